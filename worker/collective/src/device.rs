@@ -1,0 +1,146 @@
+//! Memory that is reduced, as the collectives see it. One of three modules with `unsafe`.
+//!
+//! A [`Region`] is a stretch of a permanent buffer that the engine lends to the communication
+//! thread; [`Values`] is an ordinary borrow, for calls that block.
+
+#![expect(unsafe_code, reason = "raw buffer pointers; every block states its invariant")]
+
+use std::ptr::NonNull;
+use std::slice::from_raw_parts_mut;
+
+/// What a buffer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// 32-bit floats.
+    F32,
+    /// 64-bit floats.
+    F64,
+}
+
+impl Element {
+    /// Bytes of one element.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::F32 => size_of::<f32>(),
+            Self::F64 => size_of::<f64>(),
+        }
+    }
+}
+
+/// A stretch of a permanent buffer, lent to a collective until its operation is over.
+#[derive(Debug)]
+pub struct Region {
+    start: NonNull<u8>,
+    len: usize,
+    element: Element,
+}
+
+// SAFETY: `from_raw` was promised that nobody else touches the memory while the region
+// or its operation lives, so it may be used from whichever thread holds the region.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// Lends `len` elements at `start`.
+    ///
+    /// # Safety
+    ///
+    /// * `start` is aligned for `element` and points to `len` initialised elements in one
+    ///   allocation, in host memory for the host backend;
+    /// * until [`wait`](crate::Collective::wait) has returned for the operation that takes this
+    ///   region, or its communicator (or this region, if never used) has been dropped, the
+    ///   memory stays allocated and nothing else reads or writes it.
+    pub unsafe fn from_raw(start: NonNull<u8>, len: usize, element: Element) -> Self {
+        Self { start, len, element }
+    }
+
+    /// Elements in the region.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// What it holds.
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// The same memory as the host backend works on it.
+    pub(crate) fn values(&mut self) -> Values<'_> {
+        match self.element {
+            Element::F32 => {
+                let start = self.start.cast::<f32>().as_ptr();
+                // SAFETY: `from_raw` was promised `len` initialised, aligned f32s in host memory
+                // that are ours alone while the region lives, and it outlives this borrow.
+                Values::F32(unsafe { from_raw_parts_mut(start, self.len) })
+            }
+            Element::F64 => {
+                let start = self.start.cast::<f64>().as_ptr();
+                // SAFETY: as above, for f64.
+                Values::F64(unsafe { from_raw_parts_mut(start, self.len) })
+            }
+        }
+    }
+}
+
+/// Host numbers borrowed for one blocking call: `(&mut stats[..]).into()`.
+#[derive(Debug)]
+pub enum Values<'a> {
+    /// 32-bit floats.
+    F32(&'a mut [f32]),
+    /// 64-bit floats.
+    F64(&'a mut [f64]),
+}
+
+impl Values<'_> {
+    /// What it holds.
+    pub fn element(&self) -> Element {
+        match self {
+            Self::F32(_) => Element::F32,
+            Self::F64(_) => Element::F64,
+        }
+    }
+
+    /// The bytes that travel.
+    pub(crate) fn bytes(&mut self) -> &mut [u8] {
+        match self {
+            Self::F32(values) => bytemuck::cast_slice_mut(values),
+            Self::F64(values) => bytemuck::cast_slice_mut(values),
+        }
+    }
+}
+
+impl<'a> From<&'a mut [f32]> for Values<'a> {
+    fn from(values: &'a mut [f32]) -> Self {
+        Self::F32(values)
+    }
+}
+
+impl<'a> From<&'a mut [f64]> for Values<'a> {
+    fn from(values: &'a mut [f64]) -> Self {
+        Self::F64(values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_sees_the_buffer_it_was_made_from_and_travels_to_another_thread() {
+        let mut buffer = vec![1.0_f64, 2.0, 3.0];
+        let start = NonNull::new(buffer.as_mut_ptr()).expect("a Vec is never null").cast();
+        // SAFETY: the vector outlives the region and is not touched meanwhile.
+        let mut region = unsafe { Region::from_raw(start, buffer.len(), Element::F64) };
+        std::thread::spawn(move || match region.values() {
+            Values::F64(values) => values.iter_mut().for_each(|x| *x *= 2.0),
+            Values::F32(_) => unreachable!("the region was made of f64"),
+        })
+        .join()
+        .unwrap();
+        assert_eq!(buffer, [2.0, 4.0, 6.0]);
+    }
+}

@@ -1,0 +1,212 @@
+//! What can go wrong in a collective, and what the trainer should do about it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::Rank;
+
+/// Of the handshake and of the operation header.
+pub(crate) const VERSION: u32 = 1;
+
+/// A collective did not complete. Messages name the peer, the operation and the remedy.
+///
+/// Cloneable, since one failure ends every operation that was pending.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CollectiveError {
+    /// A peer went silent; the usual sign of a stopped worker or a cut network.
+    #[error(
+        "no data from rank {peer} for {waited:?} in {op}; \
+         the coordinator will re-form the world, or raise the operation deadline"
+    )]
+    PeerSilent {
+        /// The rank we were waiting for.
+        peer: Rank,
+        /// The operation, with its number.
+        op: String,
+        /// How long we waited since the last byte.
+        waited: Duration,
+    },
+
+    /// Two ranks issued different operations; results would be garbage.
+    #[error(
+        "ranks diverged: rank {peer} issued {theirs}, we issued {ours}; this is a bug, stop the run"
+    )]
+    Diverged {
+        /// The rank that disagrees with us.
+        peer: Rank,
+        /// What we are executing.
+        ours: String,
+        /// What the peer is executing.
+        theirs: String,
+    },
+
+    /// The socket failed, or the peer closed it: it died, or it gave up on this world.
+    #[error("lost the connection to rank {peer} in {op}; the coordinator will re-form the world")]
+    Connection {
+        /// The rank at the other end.
+        peer: Rank,
+        /// The operation, with its number.
+        op: String,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+
+    /// Somebody used the [`AbortHandle`](crate::AbortHandle).
+    #[error("the collective was aborted; ask the coordinator for the next world")]
+    Aborted,
+
+    /// A peer would not have us in its world.
+    #[error("rank {peer} at {address} refused us: {refusal}")]
+    Refused {
+        /// The rank we dialled.
+        peer: Rank,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        refusal: Refusal,
+    },
+
+    /// Not every rank arrived in time.
+    #[error(
+        "no complete world after {waited:?}: no connection with rank {}; \
+         check that those workers run and that their addresses can be reached{}",
+        list(.missing), strangers(.refused)
+    )]
+    Incomplete {
+        /// The ranks without all their connections.
+        missing: Vec<Rank>,
+        /// How long we waited.
+        waited: Duration,
+        /// The last connections that we refused, each with the reason.
+        refused: Vec<String>,
+    },
+
+    /// The description of the world contradicts itself.
+    #[error("bad world description: {0}")]
+    BadWorld(String),
+
+    /// More bytes than an all-gather takes.
+    #[error(
+        "all-gather of {len} bytes by rank {rank}; the limit is {limit}: send digests, not data"
+    )]
+    TooLarge {
+        /// Who wants to send them.
+        rank: Rank,
+        /// How many.
+        len: u64,
+        /// How many are allowed.
+        limit: usize,
+    },
+
+    /// The operating system refused something.
+    #[error("can't {what}")]
+    System {
+        /// What was tried, as a verb phrase.
+        what: String,
+        /// Why not.
+        #[source]
+        source: Arc<io::Error>,
+    },
+}
+
+/// Why a peer refuses a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another build.
+    #[error("it speaks version {theirs} of the handshake, we speak {ours}; run one build everywhere", ours = crate::error::VERSION)]
+    Version {
+        /// The refusing side's version.
+        theirs: u32,
+    },
+    /// Another training run.
+    #[error("it belongs to another run; check the coordinator address of both workers")]
+    Run,
+    /// Another generation of the same run.
+    #[error(
+        "it is in generation {theirs}, which is not ours; ask the coordinator for the current world"
+    )]
+    Generation {
+        /// The refusing side's generation.
+        theirs: u64,
+    },
+    /// A rank or channel that this world does not have there.
+    #[error("the connection names a rank or channel that does not belong there")]
+    Place,
+    /// It can't prove that it knows the generation's secret.
+    #[error(
+        "wrong secret for this generation; only workers admitted by the coordinator may connect"
+    )]
+    Secret,
+}
+
+/// What a caller does with a failed collective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// Drop this step's gradients and ask the coordinator for a new world.
+    Rejoin,
+    /// Stop the process; a human must look.
+    Abort,
+}
+
+impl CollectiveError {
+    /// Callers branch on this, never on the message.
+    pub fn recovery(&self) -> Recovery {
+        match self {
+            Self::PeerSilent { .. }
+            | Self::Connection { .. }
+            | Self::Aborted
+            | Self::Incomplete { .. }
+            | Self::Refused { refusal: Refusal::Generation { .. } | Refusal::Secret, .. } => {
+                Recovery::Rejoin
+            }
+            Self::Diverged { .. }
+            | Self::Refused { .. }
+            | Self::BadWorld(_)
+            | Self::TooLarge { .. }
+            | Self::System { .. } => Recovery::Abort,
+        }
+    }
+
+    pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Self::System { what: what.into(), source: Arc::new(source.into()) }
+    }
+}
+
+fn list(ranks: &[Rank]) -> String {
+    ranks.iter().map(Rank::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn strangers(refused: &[String]) -> String {
+    if refused.is_empty() { String::new() } else { format!(" (refused: {})", refused.join("; ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_peer_makes_the_worker_rejoin_rather_than_abort() {
+        let error = CollectiveError::PeerSilent {
+            peer: Rank(3),
+            op: "all-reduce 7".into(),
+            waited: Duration::from_secs(5),
+        };
+        assert_eq!(error.recovery(), Recovery::Rejoin);
+        assert!(error.to_string().starts_with("no data from rank 3 for 5s in all-reduce 7"));
+    }
+
+    #[test]
+    fn an_incomplete_world_names_the_missing_ranks_and_the_strangers() {
+        let error = CollectiveError::Incomplete {
+            missing: vec![Rank(1), Rank(4)],
+            waited: Duration::from_secs(10),
+            refused: vec!["10.0.0.9:1234: wrong magic".into()],
+        };
+        let text = error.to_string();
+        assert!(text.contains("rank 1, 4;"), "{text}");
+        assert!(text.ends_with("(refused: 10.0.0.9:1234: wrong magic)"), "{text}");
+    }
+}
