@@ -1,0 +1,147 @@
+//! Batch norm over the whole global batch, for each view and each network apart.
+//!
+//! Forward sends one message per layer, with Σx and Σx² of all streams; backward one, with Σg and Σg·x̂.
+//! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks.
+
+use lockstep_collective::{CollectiveError, Reduction};
+use tch::Tensor;
+
+use crate::kernels::{self, After, Moments, Sums};
+use crate::layout::{Layout, ParamId, Role, StatsId, StatsSpec};
+use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS};
+
+/// γ·(x − mean)/√(variance + ε) + β, per channel.
+#[derive(Debug)]
+pub(crate) struct BatchNorm {
+    gamma: ParamId,
+    beta: ParamId,
+    spec: StatsSpec,
+    eps: f64,
+}
+
+/// What backward needs.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    x: Tensor,
+    /// The output, when a ReLU followed.
+    y: Option<Tensor>,
+    moments: Option<Moments>,
+}
+
+impl BatchNorm {
+    pub(crate) fn new(layout: &mut Layout, name: &str, channels: i64, gamma: f64) -> Self {
+        let width = usize::try_from(channels).expect("channels are positive");
+        let StatsId(stats) = layout.stats(name.to_owned(), width);
+        Self {
+            gamma: layout.param(format!("{name}.weight"), &[channels], Role::Gamma(gamma)),
+            beta: layout.param(format!("{name}.bias"), &[channels], Role::Beta),
+            spec: layout.running()[stats].clone(),
+            eps: layout.bn_eps(),
+        }
+    }
+
+    /// Normalizes every stream. `after(stream)` says what follows.
+    pub(crate) fn forward<'t>(
+        &self,
+        pass: &mut Forward<'_>,
+        xs: Vec<Tensor>,
+        after: impl Fn(usize) -> After<'t>,
+    ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
+        let moments = match &mut pass.mode {
+            Mode::Batch(batch) => self.batch_moments(batch, &xs)?,
+            Mode::Evaluate => {
+                pass.networks.iter().map(|n| self.running_moments(n.running)).collect()
+            }
+        };
+        let ys: Vec<Tensor> = xs
+            .iter()
+            .zip(&moments)
+            .enumerate()
+            .map(|(stream, (x, moments))| {
+                let affine = (pass.param(stream, self.gamma), pass.param(stream, self.beta));
+                kernels::normalize(x, moments, affine, after(stream))
+            })
+            .collect();
+        let relu = !matches!(after(0), After::Nothing);
+        let saved = Saved {
+            x: xs[0].shallow_clone(),
+            y: relu.then(|| ys[0].shallow_clone()),
+            moments: moments.into_iter().next(),
+        };
+        Ok((ys, saved))
+    }
+
+    /// Takes the gradient of the output; returns those of the input and of what the ReLU saw.
+    pub(crate) fn backward(
+        &self,
+        pass: &mut Backward<'_>,
+        saved: &Saved,
+        mut dy: Tensor,
+    ) -> Result<(Tensor, Tensor), CollectiveError> {
+        let Saved { x, y, moments } = saved;
+        let moments = moments.as_ref().expect("there is a stream 0");
+        if let Some(y) = y {
+            kernels::mask(&mut dy, y);
+        }
+        let mut sums = kernels::gradient_sums(&dy, x, moments);
+        let [d_beta, d_gamma] = [0, 1].map(|which| self.over_views(&sums, which));
+        pass.sink.put_host(self.beta, &d_beta)?;
+        pass.sink.put_host(self.gamma, &d_gamma)?;
+        pass.comm.all_reduce(sums.as_mut_slice().into(), Reduction::Sum)?;
+        let count = pass.global_batch * spatial(x);
+        let gamma = pass.params.get(self.gamma);
+        let dx = kernels::input_gradient(&dy, x, moments, gamma, (&sums, count));
+        Ok((dx, dy))
+    }
+
+    /// Mean and variance over all ranks, of every stream and view; also moves the running averages.
+    fn batch_moments(
+        &self,
+        batch: &mut BatchStatistics<'_>,
+        xs: &[Tensor],
+    ) -> Result<Vec<Moments>, CollectiveError> {
+        let mut all: Vec<f64> = xs.iter().flat_map(|x| kernels::sums(x, VIEWS)).collect();
+        batch.reduce(&mut all)?;
+        let count = batch.global_batch * spatial(&xs[0]);
+        let channels = self.spec.channels;
+        let moments = all.chunks(2 * VIEWS * channels).enumerate().map(|(stream, sums)| {
+            let (mut mean, mut inv_std) = (Vec::new(), Vec::new());
+            for view in sums.chunks(2 * channels) {
+                let (sum, square) = view.split_at(channels);
+                let m: Vec<f64> = sum.iter().map(|s| s / count).collect();
+                let variance: Vec<f64> =
+                    square.iter().zip(&m).map(|(s, m)| not_negative(s / count - m * m)).collect();
+                batch.observe((stream, &self.spec), count, &m, &variance);
+                inv_std.extend(variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()));
+                mean.extend(m);
+            }
+            Moments { mean, inv_std }
+        });
+        Ok(moments.collect())
+    }
+
+    fn running_moments(&self, running: &crate::store::Running) -> Moments {
+        let (mean, variance) = running.split(&self.spec);
+        let inv_std = variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()).collect();
+        Moments { mean: mean.to_vec(), inv_std }
+    }
+
+    /// One of the two sums of every channel, added over the views: gradients of β and γ.
+    fn over_views(&self, sums: &Sums, which: usize) -> Vec<f64> {
+        let channels = self.spec.channels;
+        let of_view = |view: usize| &sums[(2 * view + which) * channels..][..channels];
+        of_view(0).iter().zip(of_view(1)).map(|(a, b)| a + b).collect()
+    }
+}
+
+/// Values of one channel in one image: H·W, or 1 behind the pooling.
+fn spatial(x: &Tensor) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "images have fewer than 2^53 pixels")]
+    let values = x.size()[2..].iter().product::<i64>() as f64;
+    values
+}
+
+/// Rounding can leave a variance of 0 slightly below; NaN stays NaN, to be seen.
+fn not_negative(variance: f64) -> f64 {
+    if variance < 0.0 { 0.0 } else { variance }
+}

@@ -1,0 +1,386 @@
+//! The model: online and target network, predictor, probe, and the state that training moves.
+
+use lockstep_collective::bucket::Plan;
+use lockstep_collective::{Collective, CollectiveError, Rank};
+use tch::{Device, Kind, Tensor};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::gradients::Gradients;
+use crate::head::{self, Head};
+use crate::init::{self, Init};
+use crate::layout::Layout;
+use crate::loss;
+use crate::optimizer::Optimizer;
+use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS};
+use crate::probe::{Found, Probe};
+use crate::resnet::{self, ResNet, ResNetSpec};
+use crate::store::{Running, Store, signed};
+use crate::tensor;
+
+/// Everything that decides what a model computes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// Encoder.
+    pub encoder: ResNetSpec,
+    /// Hidden units of the projector.
+    pub projector_hidden: i64,
+    /// d: dimensions of projection and prediction.
+    pub projection_dim: i64,
+    /// Hidden units of the predictor.
+    pub predictor_hidden: i64,
+    /// Classes of the online probe; `None`: no probe.
+    pub classes: Option<i64>,
+    /// Initial weights.
+    pub init: Init,
+    /// ε of batch norm.
+    pub bn_eps: f64,
+    /// Share of the old running average that a batch-norm update keeps.
+    pub bn_decay: f64,
+    /// Update rule.
+    pub optimizer: Optimizer,
+    /// N: images of one view over all ranks.
+    pub global_batch: u32,
+    /// Elements of a gradient bucket.
+    pub bucket_elements: usize,
+    /// Element type of the engine: `Float` or `Double`.
+    pub kind: Kind,
+    /// Where the engine runs.
+    pub device: Device,
+}
+
+/// A rank's part of one global batch: two views of every image, stacked.
+#[derive(Debug)]
+pub struct Views {
+    images_vbchw: Tensor,
+    labels_b: Option<Tensor>,
+}
+
+impl Views {
+    /// `one`, `two`: normalized pixels of `labels.len()` images each, in the order N, H, W, C.
+    pub fn new([one, two]: [&[f32]; 2], labels: &[u32], side: u32, spec: &ModelSpec) -> Self {
+        let (count, side) = (signed(labels.len()), i64::from(side));
+        let view = |pixels: &[f32]| Tensor::from_slice(pixels).view([count, side, side, 3]);
+        let images = Tensor::cat(&[view(one), view(two)], 0);
+        let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
+        Self {
+            images_vbchw: images.permute([0, 3, 1, 2]).to_device(spec.device).to_kind(spec.kind),
+            labels_b: spec.classes.map(|_| Tensor::from_slice(&labels).to_device(spec.device)),
+        }
+    }
+}
+
+/// The two communicators of a world. Batch norm's small messages never wait behind a bucket.
+pub struct Communicators {
+    /// Batch-norm statistics.
+    pub statistics: Box<dyn Collective>,
+    /// Gradient buckets, state, digests.
+    pub gradients: Box<dyn Collective>,
+}
+
+impl std::fmt::Debug for Communicators {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (rank, world) = (self.gradients.rank(), self.gradients.world());
+        write!(f, "Communicators(rank {rank} of {world})")
+    }
+}
+
+/// Figures of one step over the whole global batch, alike on all ranks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// L, 0 to 8.
+    pub loss: f64,
+    /// Spread of the L2-normalized projections; see [`crate::loss`].
+    pub z_std: f64,
+    /// Cross-entropy and accuracy of the online probe.
+    pub probe: Option<(f64, f64)>,
+    /// Some rank wants to stop behind this step.
+    pub stop: bool,
+}
+
+/// What a forward pass shows.
+pub(crate) struct Seen {
+    pub(crate) predictions: Tensor,
+    pub(crate) target_projections: Tensor,
+    projections: Tensor,
+    probe: Option<(Found, Tensor)>,
+}
+
+/// What backward needs.
+pub(crate) struct Tape {
+    encoder: resnet::Saved,
+    projector: head::Saved,
+    predictor: head::Saved,
+    /// Representation of view 1, for the probe.
+    representation_bf: Tensor,
+}
+
+/// The model and its training state.
+#[derive(Debug)]
+pub struct Byol {
+    spec: ModelSpec,
+    layout: Layout,
+    encoder: ResNet,
+    projector: Head,
+    predictor: Head,
+    probe: Option<Probe>,
+    /// θ, and the probe's weights.
+    online: Store,
+    /// ξ: a prefix of the online layout.
+    target: Store,
+    momentum: Store,
+    gradients: Store,
+    plan: Plan,
+    running: [Running; 2],
+    /// Running averages as they will be once the step in flight is applied.
+    next_running: Option<[Running; 2]>,
+}
+
+/// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, probe accuracy.
+const TAIL_HEAD: usize = 4;
+
+impl Byol {
+    /// A model with initial weights drawn from `seed`; the target starts as a copy of the online network.
+    pub fn new(spec: ModelSpec, seed: u64) -> Self {
+        let mut layout = Layout::new(spec.bn_eps);
+        let encoder = ResNet::new(&mut layout, &spec.encoder);
+        let features = spec.encoder.features();
+        let sizes = [features, spec.projector_hidden, spec.projection_dim];
+        let projector = Head::new(&mut layout, "projector", sizes);
+        let (target_params, target_len) = (layout.params().len(), layout.len());
+        let sizes = [spec.projection_dim, spec.predictor_hidden, spec.projection_dim];
+        let predictor = Head::new(&mut layout, "predictor", sizes);
+        let probe = spec.classes.map(|classes| Probe::new(&mut layout, features, classes));
+
+        let tail = TAIL_HEAD + 2 * usize::try_from(spec.projection_dim).expect("positive");
+        let lengths: Vec<usize> = layout.strides().into_iter().chain([tail]).collect();
+        let store = |params: usize, len: usize| {
+            Store::zeros(&layout.params()[..params], len, spec.kind, spec.device)
+        };
+        let all = layout.params().len();
+        let mut model = Self {
+            plan: Plan::new(&lengths, spec.bucket_elements),
+            online: store(all, layout.len()),
+            target: store(target_params, target_len),
+            momentum: store(all, layout.len()),
+            gradients: store(all, layout.len() + tail),
+            running: [Running::new(&layout), Running::new(&layout)],
+            next_running: None,
+            spec,
+            layout,
+            encoder,
+            projector,
+            predictor,
+            probe,
+        };
+        model.draw_weights(seed);
+        model
+    }
+
+    fn draw_weights(&mut self, seed: u64) {
+        for (index, param) in self.layout.params().iter().enumerate() {
+            self.online.fill(param, &init::values(param, index, seed, self.spec.init));
+        }
+        let copied = self.online.stretch(0, self.target.flat().numel());
+        self.target.flat_mut().copy_(&copied);
+    }
+
+    /// What the model was made from.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Names, shapes and places of all parameters and running statistics.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    pub(crate) fn global_batch(&self) -> f64 {
+        f64::from(self.spec.global_batch)
+    }
+
+    /// Walks both networks over both views in one wave.
+    pub(crate) fn forward(
+        &mut self,
+        views: &Views,
+        comm: &mut Communicators,
+    ) -> Result<(Seen, Tape), CollectiveError> {
+        let _span = tracing::info_span!("forward").entered();
+        let mut pass = Forward {
+            networks: vec![
+                Network { params: &self.online, running: &self.running[0] },
+                Network { params: &self.target, running: &self.running[1] },
+            ],
+            mode: Mode::Batch(BatchStatistics {
+                comm: comm.statistics.as_mut(),
+                global_batch: self.global_batch(),
+                next: self.running.to_vec(),
+                decay: self.spec.bn_decay,
+            }),
+        };
+        let images = [0, 1].map(|_| views.images_vbchw.shallow_clone());
+        let (representations, encoder) = self.encoder.forward(&mut pass, &images)?;
+        let (projections, projector) = self.projector.forward(&mut pass, &representations)?;
+        let (predictions, predictor) = self.predictor.forward(&mut pass, &projections[..1])?;
+        let Mode::Batch(batch) = pass.mode else { unreachable!("made above") };
+        self.next_running = Some(batch.next.try_into().expect("one per network"));
+
+        let views_of_one = representations[0].size()[0] / signed(VIEWS);
+        let representation_bf = representations[0].narrow(0, 0, views_of_one);
+        let probe = self.probe.as_ref().zip(views.labels_b.as_ref()).map(|(probe, labels)| {
+            probe.look(&self.online, &representation_bf, labels, self.global_batch())
+        });
+        let [projection, target_projection] =
+            <[Tensor; 2]>::try_from(projections).expect("two streams");
+        let seen = Seen {
+            predictions: predictions.into_iter().next().expect("one stream"),
+            target_projections: target_projection,
+            projections: projection,
+            probe,
+        };
+        Ok((seen, Tape { encoder, projector, predictor, representation_bf }))
+    }
+
+    /// Brings the gradient of the loss to every parameter, summed over all ranks, and the report with it.
+    pub(crate) fn backward(
+        &mut self,
+        tape: Tape,
+        seen: &Seen,
+        (loss, wants_stop): (f64, bool),
+        d_predictions: &Tensor,
+        comm: &mut Communicators,
+    ) -> Result<Report, CollectiveError> {
+        let span = tracing::info_span!("backward").entered();
+        let tail = self.tail(seen, loss, wants_stop);
+        let mut pass = Backward {
+            params: &self.online,
+            sink: Gradients::new(&mut self.gradients, &self.plan, comm.gradients.as_mut()),
+            comm: comm.statistics.as_mut(),
+            global_batch: f64::from(self.spec.global_batch),
+        };
+        pass.sink.put_tail(&tail)?;
+        if let (Some(probe), Some((_, gradient))) = (&self.probe, &seen.probe) {
+            probe.backward(&mut pass, &tape.representation_bf, gradient)?;
+        }
+        let d_projections = self.predictor.backward(&mut pass, tape.predictor, d_predictions)?;
+        let d_representations =
+            self.projector.backward(&mut pass, tape.projector, &d_projections)?;
+        self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
+        drop(span);
+        pass.sink.finish()?;
+        Ok(self.report())
+    }
+
+    /// Whether the summed gradients and the loss are all numbers. Every rank sees the same sums, so all
+    /// ranks answer alike.
+    pub(crate) fn gradients_are_finite(&self) -> bool {
+        self.gradients.flat().sum(Kind::Double).double_value(&[]).is_finite()
+    }
+
+    /// Moves θ by the gradients, and the running averages by what this step saw.
+    pub(crate) fn update_online(&mut self, learning_rate: f64) {
+        let _span = tracing::info_span!("optimizer").entered();
+        let Self { spec, layout, online, gradients, momentum, .. } = self;
+        spec.optimizer.apply(learning_rate, layout.params(), online, gradients, momentum);
+        self.running = self.next_running.take().expect("an update follows a forward pass");
+    }
+
+    /// Moves the target network: ξ ← τξ + (1 − τ)θ.
+    pub(crate) fn update_target(&mut self, decay: f64) {
+        let _span = tracing::info_span!("ema").entered();
+        let online = self.online.stretch(0, self.target.flat().numel());
+        let _ = self.target.flat_mut().lerp_(&online, 1.0 - decay);
+    }
+
+    /// This rank's share of the figures that a step reports.
+    fn tail(&self, seen: &Seen, loss: f64, wants_stop: bool) -> Tensor {
+        let found = seen.probe.as_ref().map(|(found, _)| *found).unwrap_or_default();
+        let head = [loss, f64::from(u8::from(wants_stop)), found.loss, found.accuracy];
+        let head = Tensor::from_slice(&head).to_device(self.spec.device).to_kind(self.spec.kind);
+        Tensor::cat(&[head, loss::spread_sums(&seen.projections)], 0)
+    }
+
+    fn report(&self) -> Report {
+        let first = self.layout.len();
+        let tail = self.gradients.stretch(first, self.gradients.flat().numel() - first);
+        let tail: Vec<f64> = Vec::try_from(tail.to_kind(Kind::Double).to_device(Device::Cpu))
+            .expect("a dense vector");
+        let (head, spread) = tail.split_at(TAIL_HEAD);
+        let views = f64::from(u32::try_from(VIEWS).expect("two"));
+        Report {
+            loss: head[0],
+            stop: head[1] > 0.0,
+            probe: self.probe.as_ref().map(|_| (head[2], head[3])),
+            z_std: loss::spread(spread, views * self.global_batch()),
+        }
+    }
+
+    /// Representation of images with the running batch-norm averages: what evaluation looks at.
+    ///
+    /// `pixels`: normalized, in the order N, H, W, C. Returns `[N, features]` as f32 on the host.
+    ///
+    /// # Panics
+    ///
+    /// If the pixels are not `count` square RGB images of `side`.
+    pub fn represent(&self, pixels: &[f32], count: usize, side: u32) -> Vec<f32> {
+        let side = i64::from(side);
+        let images = Tensor::from_slice(pixels).view([signed(count), side, side, 3]);
+        let images = images.permute([0, 3, 1, 2]).to_device(self.spec.device);
+        let network = Network { params: &self.online, running: &self.running[0] };
+        let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate };
+        let (representations, _) = self
+            .encoder
+            .forward(&mut pass, &[images.to_kind(self.spec.kind)])
+            .expect("evaluation talks to nobody");
+        let flat = representations[0].to_kind(Kind::Float).to_device(Device::Cpu).view([-1]);
+        Vec::try_from(flat).expect("a dense vector")
+    }
+
+    /// The whole training state but step and cursor, by name.
+    pub fn state(&self) -> [(&'static str, &Tensor); 5] {
+        let [online, target] = &self.running;
+        [
+            ("online", self.online.flat()),
+            ("target", self.target.flat()),
+            ("momentum", self.momentum.flat()),
+            ("online_running", online.flat()),
+            ("target_running", target.flat()),
+        ]
+    }
+
+    /// As [`Byol::state`], to write.
+    pub fn state_mut(&mut self) -> [(&'static str, &mut Tensor); 5] {
+        let [online, target] = &mut self.running;
+        [
+            ("online", self.online.flat_mut()),
+            ("target", self.target.flat_mut()),
+            ("momentum", self.momentum.flat_mut()),
+            ("online_running", online.flat_mut()),
+            ("target_running", target.flat_mut()),
+        ]
+    }
+
+    /// Gives every rank the state of `root`.
+    pub fn broadcast_state(
+        &mut self,
+        comm: &mut Communicators,
+        root: Rank,
+    ) -> Result<(), CollectiveError> {
+        for (_, flat) in self.state_mut() {
+            let region = tensor::region(flat, 0, flat.numel());
+            comm.gradients.broadcast(region, root)?;
+        }
+        Ok(())
+    }
+
+    /// Digest of the full training state at a step and cursor (XXH3, 64 bits).
+    pub fn digest(&self, step: u64, cursor: u64) -> u64 {
+        let mut hash = Xxh3::new();
+        for number in [step, cursor] {
+            hash.update(&number.to_le_bytes());
+        }
+        for (_, flat) in self.state() {
+            hash.update(tensor::host_bytes(&flat.to_device(Device::Cpu)));
+        }
+        hash.digest()
+    }
+}

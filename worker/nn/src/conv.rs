@@ -1,0 +1,105 @@
+//! Convolution followed by batch norm: the unit that ResNets are made of.
+
+use lockstep_collective::CollectiveError;
+use tch::Tensor;
+
+use crate::batch_norm::{self, BatchNorm};
+use crate::kernels::{self, After};
+use crate::layout::{Layout, ParamId, Role};
+use crate::pass::{Backward, Forward};
+use crate::tensor;
+
+/// Bias-free 2-d convolution with batch norm and, by the caller's choice, residual addition and ReLU.
+#[derive(Debug)]
+pub(crate) struct ConvBn {
+    weight: ParamId,
+    stride: i64,
+    padding: i64,
+    bn: BatchNorm,
+}
+
+/// Sizes of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) input: i64,
+    pub(crate) output: i64,
+    /// Side of the kernel; padding is half of it, as in torchvision.
+    pub(crate) kernel: i64,
+    pub(crate) stride: i64,
+}
+
+/// What happens after the batch norm.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Activation<'a> {
+    Nothing,
+    Relu,
+    /// Add one tensor per stream, then ReLU.
+    AddRelu(&'a [Tensor]),
+}
+
+/// What backward needs.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    x: Tensor,
+    bn: batch_norm::Saved,
+}
+
+impl ConvBn {
+    /// `names`: of the convolution and of the batch norm, without `.weight`.
+    pub(crate) fn new(layout: &mut Layout, names: [&str; 2], shape: Shape, gamma: f64) -> Self {
+        let Shape { input, output, kernel, stride } = shape;
+        let [conv, bn] = names;
+        Self {
+            weight: layout.param(
+                format!("{conv}.weight"),
+                &[output, input, kernel, kernel],
+                Role::Convolution,
+            ),
+            stride,
+            padding: kernel / 2,
+            bn: BatchNorm::new(layout, bn, output, gamma),
+        }
+    }
+
+    pub(crate) fn forward(
+        &self,
+        pass: &mut Forward<'_>,
+        xs: &[Tensor],
+        activation: Activation<'_>,
+    ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
+        let outputs: Vec<Tensor> = xs
+            .iter()
+            .enumerate()
+            .map(|(stream, x)| kernels::rows(&self.convolve(x, pass.param(stream, self.weight))))
+            .collect();
+        let (ys, bn) = self.bn.forward(pass, outputs, |stream| match activation {
+            Activation::Nothing => After::Nothing,
+            Activation::Relu => After::Relu,
+            Activation::AddRelu(residuals) => After::AddRelu(&residuals[stream]),
+        })?;
+        Ok((ys, Saved { x: xs[0].shallow_clone(), bn }))
+    }
+
+    /// Takes the gradient of the unit's output; returns the gradient of its input if `want_input`, and
+    /// the gradient behind the ReLU, which is also that of the residual.
+    pub(crate) fn backward(
+        &self,
+        pass: &mut Backward<'_>,
+        saved: &Saved,
+        dy: Tensor,
+        want_input: bool,
+    ) -> Result<(Option<Tensor>, Tensor), CollectiveError> {
+        let (d_conv, masked) = self.bn.backward(pass, &saved.bn, dy)?;
+        let weight = pass.params.get(self.weight);
+        let geometry = (self.stride, self.padding);
+        let (dx, d_weight) =
+            tensor::convolution_backward(&d_conv, &saved.x, weight, geometry, want_input);
+        pass.sink.put(self.weight, &d_weight)?;
+        Ok((dx.map(|dx| kernels::rows(&dx)), masked))
+    }
+
+    fn convolve(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        x.conv2d(weight, None::<&Tensor>, stride, padding, [1, 1], 1)
+    }
+}

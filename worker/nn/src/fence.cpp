@@ -1,0 +1,39 @@
+// The ATen calls that tch does not offer. No logic here: unpack, call, hand back.
+// Every function returns 0, or 1 with a message in `error` (truncated to `error_len`).
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+
+namespace {
+
+template <typename Call>
+int32_t guarded(char* error, size_t error_len, Call call) {
+  try {
+    call();
+    return 0;
+  } catch (const std::exception& e) {
+    std::snprintf(error, error_len, "%s", e.what());
+    return 1;
+  }
+}
+
+}  // namespace
+
+extern "C" {
+
+// Gradients of a bias-free, undilated, ungrouped 2-d convolution. `grad_input` stays null unless `want_input`.
+int32_t lockstep_convolution_backward(const at::Tensor* grad_output, const at::Tensor* input, const at::Tensor* weight,
+                                      int64_t stride, int64_t padding, int32_t want_input, at::Tensor** grad_input,
+                                      at::Tensor** grad_weight, char* error, size_t error_len) {
+  return guarded(error, error_len, [&] {
+    auto [d_input, d_weight, d_bias] =
+        at::convolution_backward(*grad_output, *input, *weight, at::OptionalIntArrayRef(), {stride, stride},
+                                 {padding, padding}, {1, 1}, false, {0, 0}, 1, {want_input != 0, true, false});
+    *grad_input = want_input != 0 ? new at::Tensor(std::move(d_input)) : nullptr;
+    *grad_weight = new at::Tensor(std::move(d_weight));
+  });
+}
+
+}

@@ -1,0 +1,73 @@
+//! Gradients on their way to the other ranks.
+//!
+//! Place in the step: backward hands over each gradient once, last layer first; a bucket whose gradients
+//! are all there is summed over the ranks while the layers below are still being computed.
+//!
+//! Behind the gradients the flat buffer has a *tail*: the few numbers that a step reports (loss, spread of
+//! the projections, probe) and that every rank must know alike. They travel in the first bucket.
+
+use lockstep_collective::bucket::{Plan, Tracker};
+use lockstep_collective::{Collective, CollectiveError, Pending, Reduction};
+use tch::Tensor;
+
+use crate::layout::ParamId;
+use crate::store::Store;
+
+/// Where one backward pass delivers.
+pub(crate) struct Gradients<'a> {
+    store: &'a mut Store,
+    plan: &'a Plan,
+    tracker: Tracker,
+    comm: &'a mut dyn Collective,
+    pending: Vec<Pending>,
+}
+
+impl<'a> Gradients<'a> {
+    /// Nothing delivered yet.
+    pub(crate) fn new(store: &'a mut Store, plan: &'a Plan, comm: &'a mut dyn Collective) -> Self {
+        Self { store, plan, tracker: Tracker::new(plan), comm, pending: Vec::new() }
+    }
+
+    /// Delivers the gradient of `param`: a sum over this rank's samples, already divided by N.
+    pub(crate) fn put(&mut self, param: ParamId, gradient: &Tensor) -> Result<(), CollectiveError> {
+        self.store.get_mut(param).copy_(gradient);
+        self.launch(param.0)
+    }
+
+    /// As [`Gradients::put`], for the sums that batch norm makes on the host.
+    pub(crate) fn put_host(
+        &mut self,
+        param: ParamId,
+        gradient: &[f64],
+    ) -> Result<(), CollectiveError> {
+        self.put(param, &Tensor::from_slice(gradient))
+    }
+
+    /// Delivers the tail, the last entry of the plan.
+    pub(crate) fn put_tail(&mut self, values: &Tensor) -> Result<(), CollectiveError> {
+        let elements = usize::try_from(values.size()[0]).expect("sizes are positive");
+        let first = self.store.flat().numel() - elements;
+        self.store.stretch(first, elements).copy_(values);
+        self.launch(self.plan_len() - 1)
+    }
+
+    /// Waits for the last bucket.
+    pub(crate) fn finish(mut self) -> Result<(), CollectiveError> {
+        let _span = tracing::info_span!("all_reduce").entered();
+        assert!(self.tracker.is_complete(), "backward left a parameter without gradient");
+        self.pending.drain(..).try_for_each(|pending| self.comm.wait(pending))
+    }
+
+    fn plan_len(&self) -> usize {
+        self.plan.buckets().first().map_or(0, |bucket| bucket.params.end)
+    }
+
+    fn launch(&mut self, entry: usize) -> Result<(), CollectiveError> {
+        for bucket in self.tracker.ready(entry) {
+            let elements = self.plan.buckets()[bucket].elements.clone();
+            let region = self.store.lend(elements.start, elements.len());
+            self.pending.push(self.comm.start_all_reduce(region, Reduction::Sum)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! The same operations in ATen's words, for devices whose memory the host can't walk.
+
+use tch::{Kind, Tensor};
+
+use super::{After, Moments, Sums, channels};
+
+pub(super) fn sums(x: &Tensor, groups: usize) -> Sums {
+    let x = grouped(x, groups).to_kind(Kind::Double);
+    let pair = [over_rows(&x), over_rows(&(&x * &x))];
+    to_host(&Tensor::stack(&pair, 1))
+}
+
+pub(super) fn normalize(
+    x: &Tensor,
+    moments: &Moments,
+    (gamma, beta): (&Tensor, &Tensor),
+    after: After<'_>,
+) -> Tensor {
+    let gamma = grouped_channels(gamma).to_kind(Kind::Double);
+    let scale = gamma * per_group(&moments.inv_std, x);
+    let shift = grouped_channels(beta).to_kind(Kind::Double) - per_group(&moments.mean, x) * &scale;
+    let groups = scale.size()[0];
+    let grouped_x = grouped(x, usize::try_from(groups).expect("sizes are positive"));
+    let y = (grouped_x * scale.to_kind(x.kind()) + shift.to_kind(x.kind())).reshape(x.size());
+    match after {
+        After::Nothing => y,
+        After::Relu => y.relu(),
+        After::AddRelu(residual) => (y + residual).relu(),
+    }
+}
+
+pub(super) fn mask(dy: &mut Tensor, y: &Tensor) {
+    *dy = dy.where_self(&y.gt(0.0), &Tensor::zeros([], (dy.kind(), dy.device())));
+}
+
+pub(super) fn gradient_sums(g: &Tensor, x: &Tensor, moments: &Moments) -> Sums {
+    let groups = moments.mean.len() / channels(x);
+    let (g, x_hat) = (grouped(g, groups).to_kind(Kind::Double), normalized(x, moments));
+    to_host(&Tensor::stack(&[over_rows(&g), over_rows(&(&g * &x_hat))], 1))
+}
+
+pub(super) fn input_gradient(
+    g: &Tensor,
+    x: &Tensor,
+    moments: &Moments,
+    gamma: &Tensor,
+    (sums, count): (&Sums, f64),
+) -> Tensor {
+    let (width, groups) = (channels(x), moments.mean.len() / channels(x));
+    let which = |offset: usize| -> Vec<f64> {
+        (0..groups)
+            .flat_map(|group| sums[(2 * group + offset) * width..][..width].to_vec())
+            .collect()
+    };
+    let gamma = grouped_channels(gamma).to_kind(Kind::Double);
+    let centred = grouped(g, groups).to_kind(Kind::Double)
+        - per_group(&which(0), x) / count
+        - normalized(x, moments) * per_group(&which(1), x) / count;
+    (gamma * per_group(&moments.inv_std, x) * centred).to_kind(x.kind()).reshape(x.size())
+}
+
+/// x̂, grouped, in f64.
+fn normalized(x: &Tensor, moments: &Moments) -> Tensor {
+    let groups = moments.mean.len() / channels(x);
+    (grouped(x, groups).to_kind(Kind::Double) - per_group(&moments.mean, x))
+        * per_group(&moments.inv_std, x)
+}
+
+/// `[B, C, …]` as `[groups, B / groups, C, H·W]`.
+fn grouped(x: &Tensor, groups: usize) -> Tensor {
+    let groups = i64::try_from(groups).expect("few groups");
+    let size = x.size();
+    x.reshape([groups, size[0] / groups, size[1], size[2..].iter().product()])
+}
+
+/// `[C]` as `[1, 1, C, 1]`.
+fn grouped_channels(per_channel: &Tensor) -> Tensor {
+    per_channel.view([1, 1, -1, 1])
+}
+
+/// `[group][channel]` on the host as `[groups, 1, C, 1]` beside `x`.
+fn per_group(values: &[f64], x: &Tensor) -> Tensor {
+    Tensor::from_slice(values).to_device(x.device()).view([-1, 1, x.size()[1], 1])
+}
+
+/// `[groups, rows, C, H·W]` to `[groups, C]`.
+fn over_rows(x: &Tensor) -> Tensor {
+    x.sum_dim_intlist([1_i64, 3].as_slice(), false, Kind::Double)
+}
+
+fn to_host(x: &Tensor) -> Vec<f64> {
+    Vec::try_from(x.contiguous().view([-1])).expect("a dense f64 tensor becomes a vector")
+}

@@ -1,0 +1,148 @@
+//! The memory-bound half of the engine: batch norm, ReLU and residual addition, forward and backward.
+//!
+//! Every function sees activations as rows of channels: `[rows, C]` in memory, which is what a
+//! channels-last `[B, C, H, W]` and a `[B, C]` tensor both are. The batch holds the two views one after
+//! the other, and each *group* of rows (a view) has statistics of its own.
+//!
+//! Two implementations behind one set of names: loops of our own on the host, ATen's operations elsewhere.
+//! Tests hold them against each other.
+
+mod aten;
+mod host;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::tensor::Scalar;
+
+/// Per-channel sums over the rows of each group, laid out `[group][which][channel]`; two sums per channel.
+pub(crate) type Sums = Vec<f64>;
+
+/// Mean and 1/√(variance + ε) of each channel, per group: `[group][channel]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Moments {
+    pub(crate) mean: Vec<f64>,
+    pub(crate) inv_std: Vec<f64>,
+}
+
+/// What follows the normalization.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum After<'a> {
+    /// Nothing.
+    Nothing,
+    /// max(0, ·).
+    Relu,
+    /// max(0, · + residual).
+    AddRelu(&'a Tensor),
+}
+
+macro_rules! on_device {
+    ($x:expr, $name:ident ( $($arg:expr),* )) => {
+        match ($x.device(), $x.kind()) {
+            (Device::Cpu, Kind::Float) => host::$name::<f32>($($arg),*),
+            (Device::Cpu, Kind::Double) => host::$name::<f64>($($arg),*),
+            _ => aten::$name($($arg),*),
+        }
+    };
+}
+
+/// Σx and Σx² of every channel, per group.
+pub(crate) fn sums(x: &Tensor, groups: usize) -> Sums {
+    on_device!(x, sums(x, groups))
+}
+
+/// y = after(γ·(x − mean)·inv_std + β).
+pub(crate) fn normalize(
+    x: &Tensor,
+    moments: &Moments,
+    affine: (&Tensor, &Tensor),
+    after: After<'_>,
+) -> Tensor {
+    on_device!(x, normalize(x, moments, affine, after))
+}
+
+/// Sets `dy` to 0 where the ReLU's output `y` is 0.
+pub(crate) fn mask(dy: &mut Tensor, y: &Tensor) {
+    on_device!(y, mask(dy, y));
+}
+
+/// Σg and Σg·x̂ of every channel, per group, where x̂ = (x − mean)·inv_std.
+pub(crate) fn gradient_sums(g: &Tensor, x: &Tensor, moments: &Moments) -> Sums {
+    on_device!(x, gradient_sums(g, x, moments))
+}
+
+/// Gradient of batch norm with respect to its input.
+///
+/// ```text
+/// dx = γ·inv_std·(g − Σg/n − x̂·Σ(g·x̂)/n)
+/// ```
+///
+/// `sums` are [`gradient_sums`] over all ranks, `count` = n the rows of one group over all ranks.
+/// Source: Ioffe & Szegedy 2015, arXiv:1502.03167, section 3.
+pub(crate) fn input_gradient(
+    g: &Tensor,
+    x: &Tensor,
+    moments: &Moments,
+    gamma: &Tensor,
+    (sums, count): (&Sums, f64),
+) -> Tensor {
+    on_device!(x, input_gradient(g, x, moments, gamma, (sums, count)))
+}
+
+/// The tensor with its channels innermost in memory; the same tensor when they are.
+pub(crate) fn rows(x: &Tensor) -> Tensor {
+    if x.dim() == 4 {
+        x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
+    } else {
+        x.contiguous()
+    }
+}
+
+/// Number of channels: the second dimension.
+pub(crate) fn channels(x: &Tensor) -> usize {
+    usize::try_from(x.size()[1]).expect("sizes are positive")
+}
+
+/// An uninitialised tensor of the same shape, kind and memory order.
+fn like(x: &Tensor) -> Tensor {
+    x.empty_like()
+}
+
+/// Arithmetic that the host loops need of an element.
+pub(crate) trait Number:
+    Scalar
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + PartialOrd
+{
+    /// 0.
+    const ZERO: Self;
+    /// Rounds.
+    fn from_f64(x: f64) -> Self;
+    /// Exact.
+    fn to_f64(self) -> f64;
+}
+
+impl Number for f32 {
+    const ZERO: Self = 0.0;
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+    fn from_f64(x: f64) -> Self {
+        x as Self
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Number for f64 {
+    const ZERO: Self = 0.0;
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests;

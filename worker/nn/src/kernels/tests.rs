@@ -1,0 +1,119 @@
+use super::*;
+
+/// `[B, C, H, W]` channels-last, B = 4 (two groups of two), values around 3.
+fn images(seed: f64) -> Tensor {
+    let values: Vec<f64> =
+        (0..4 * 5 * 5 * 6).map(|i| (f64::from(i) * 0.7 + seed).sin() + 3.0).collect();
+    Tensor::from_slice(&values).view([4, 5, 5, 6]).permute([0, 3, 1, 2])
+}
+
+fn channel(seed: f64) -> Tensor {
+    Tensor::from_slice(&(0..6).map(|i| (f64::from(i) + seed).cos()).collect::<Vec<_>>())
+}
+
+fn moments(x: &Tensor) -> Moments {
+    let sums = sums(x, 2);
+    let count = 50.0;
+    let mut moments = Moments { mean: Vec::new(), inv_std: Vec::new() };
+    for view in sums.chunks(12) {
+        for c in 0..6 {
+            let mean = view[c] / count;
+            moments.mean.push(mean);
+            moments.inv_std.push(1.0 / (view[6 + c] / count - mean * mean + 1e-5).sqrt());
+        }
+    }
+    moments
+}
+
+fn assert_close(a: &[f64], b: &[f64]) {
+    assert_eq!(a.len(), b.len());
+    for (index, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() < 1e-10 * b.abs().max(1.0), "element {index}: {a} against {b}");
+    }
+}
+
+fn flat(x: &Tensor) -> Vec<f64> {
+    Vec::try_from(x.contiguous().view([-1])).unwrap()
+}
+
+#[test]
+fn the_host_loops_agree_with_aten() {
+    let (x, g) = (images(0.1), images(1.3) - 3.0);
+    assert_close(&host::sums::<f64>(&x, 2), &aten::sums(&x, 2));
+    let moments = moments(&x);
+    let (gamma, beta, residual) = (channel(0.0), channel(2.0), images(0.6) - 3.5);
+    for after in [After::Nothing, After::Relu, After::AddRelu(&residual)] {
+        let ours = host::normalize::<f64>(&x, &moments, (&gamma, &beta), after);
+        assert_close(&flat(&ours), &flat(&aten::normalize(&x, &moments, (&gamma, &beta), after)));
+    }
+    let sums = host::gradient_sums::<f64>(&g, &x, &moments);
+    assert_close(&sums, &aten::gradient_sums(&g, &x, &moments));
+    let ours = host::input_gradient::<f64>(&g, &x, &moments, &gamma, (&sums, 50.0));
+    let theirs = aten::input_gradient(&g, &x, &moments, &gamma, (&sums, 50.0));
+    assert_close(&flat(&ours), &flat(&theirs));
+    let (mut ours, mut theirs) = (g.copy(), g.copy());
+    host::mask::<f64>(&mut ours, &residual);
+    aten::mask(&mut theirs, &residual);
+    assert_close(&flat(&ours), &flat(&theirs));
+}
+
+#[test]
+fn batch_norm_and_its_gradient_are_pytorchs() {
+    let x = images(0.1).narrow(0, 0, 2).set_requires_grad(true);
+    let (gamma, beta, g) = (channel(0.0), channel(2.0), images(1.3).narrow(0, 0, 2) - 3.0);
+    let none = None::<Tensor>;
+    let want = x.batch_norm(
+        Some(&gamma),
+        Some(&beta),
+        none.as_ref(),
+        none.as_ref(),
+        true,
+        0.1,
+        1e-5,
+        false,
+    );
+    (&want * &g).sum(Kind::Double).backward();
+
+    let plain = rows(&x.detach());
+    let sums = sums(&plain, 1);
+    let mean: Vec<f64> = sums[..6].iter().map(|s| s / 50.0).collect();
+    let inv_std =
+        (0..6).map(|c| 1.0 / (sums[6 + c] / 50.0 - mean[c] * mean[c] + 1e-5).sqrt()).collect();
+    let moments = Moments { mean, inv_std };
+    let y = normalize(&plain, &moments, (&gamma, &beta), After::Nothing);
+    assert_close(&flat(&y), &flat(&want.detach()));
+    let g = rows(&g);
+    let sums = gradient_sums(&g, &plain, &moments);
+    let dx = input_gradient(&g, &plain, &moments, &gamma, (&sums, 50.0));
+    assert_close(&flat(&dx), &flat(&x.grad()));
+}
+
+#[test]
+fn a_mean_far_from_zero_costs_no_digits_of_the_variance() {
+    let x = (images(0.1) - 3.0) * 1e-2 + 1000.0;
+    let single = rows(&x.to_kind(Kind::Float));
+    let exact = host::sums::<f64>(&rows(&single.to_kind(Kind::Double)), 2);
+    let ours = host::sums::<f32>(&single, 2);
+    for c in 0..6 {
+        let variance = |sums: &[f64]| sums[6 + c] / 50.0 - (sums[c] / 50.0).powi(2);
+        let (a, b) = (variance(&ours), variance(&exact));
+        assert!((a - b).abs() < 1e-3 * b, "channel {c}: {a} against {b}");
+    }
+}
+
+#[test]
+fn the_gradient_sums_do_not_depend_on_the_number_of_threads() {
+    let x = rows(
+        &Tensor::arange(64 * 64 * 64 * 16, (Kind::Float, Device::Cpu)).sin().view([64, 64, 64, 16]),
+    );
+    let with = |threads: usize| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let data = tensor_data(&x);
+        pool.install(|| host::group_sums::<f32>(data, 64))
+    };
+    assert_eq!(with(1), with(3));
+}
+
+fn tensor_data(x: &Tensor) -> &[f32] {
+    crate::tensor::host(x)
+}

@@ -1,0 +1,63 @@
+//! The online linear probe: a classifier on the stopped representation of view 1.
+//!
+//! It is trained along with the same optimizer and η, and its gradient never reaches the encoder; it only
+//! shows how much a linear classifier could read from the representation now.
+
+use lockstep_collective::CollectiveError;
+use tch::{Kind, Tensor};
+
+use crate::head::Linear;
+use crate::layout::Layout;
+use crate::pass::Backward;
+use crate::store::Store;
+
+/// The classifier.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    linear: Linear,
+}
+
+/// What it found in one batch, as this rank's share: sums to the global figure over ranks.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Found {
+    /// Σ cross-entropy / N.
+    pub(crate) loss: f64,
+    /// Correct / N.
+    pub(crate) accuracy: f64,
+}
+
+impl Probe {
+    pub(crate) fn new(layout: &mut Layout, features: i64, classes: i64) -> Self {
+        Self { linear: Linear::new(layout, "probe", [features, classes], true) }
+    }
+
+    /// Classifies, and gives the gradient of the mean cross-entropy with respect to the logits:
+    /// (softmax − one-hot)/N.
+    pub(crate) fn look(
+        &self,
+        params: &Store,
+        representation_bf: &Tensor,
+        labels_b: &Tensor,
+        global_batch: f64,
+    ) -> (Found, Tensor) {
+        let logits_bc = self.linear.apply(params, representation_bf);
+        let log_p_bc = logits_bc.log_softmax(-1, logits_bc.kind());
+        let index_b1 = labels_b.unsqueeze(-1);
+        let loss = -log_p_bc.gather(-1, &index_b1, false).sum(Kind::Double).double_value(&[]);
+        let correct = logits_bc.argmax(-1, false).eq_tensor(labels_b).sum(Kind::Double);
+        let one_hot = log_p_bc.zeros_like().scatter_value(-1, &index_b1, 1.0);
+        let gradient = (log_p_bc.exp() - one_hot) / global_batch;
+        let accuracy = correct.double_value(&[]) / global_batch;
+        (Found { loss: loss / global_batch, accuracy }, gradient)
+    }
+
+    /// `gradient`: what [`Probe::look`] gave.
+    pub(crate) fn backward(
+        &self,
+        pass: &mut Backward<'_>,
+        representation_bf: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(), CollectiveError> {
+        self.linear.backward_weights(pass, representation_bf, gradient)
+    }
+}

@@ -1,0 +1,294 @@
+//! The encoder: a ResNet v1 with post-activation blocks, stride in the 3×3 convolution.
+//!
+//! ```text
+//! stem ─▶ 4 stages of residual blocks ─▶ mean over H, W ─▶ representation [B, F]
+//! ```
+//!
+//! Names and padding are torchvision's, so that weights move both ways.
+//! Source: He et al. 2015, arXiv:1512.03385; torchvision `models/resnet.py`.
+
+use lockstep_collective::CollectiveError;
+use tch::Tensor;
+
+use crate::conv::{self, Activation, ConvBn, Shape};
+use crate::kernels;
+use crate::layout::Layout;
+use crate::pass::{Backward, Forward};
+
+/// Which ResNet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ResNetSpec {
+    /// Residual block.
+    pub block: BlockKind,
+    /// Blocks of each stage.
+    pub stages: [usize; 4],
+    /// Multiplies every channel count.
+    pub width: f64,
+    /// First layers.
+    pub stem: Stem,
+    /// Initial γ of the last batch norm of every block.
+    pub last_gamma: f64,
+}
+
+/// Residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockKind {
+    /// Two 3×3 convolutions.
+    Basic,
+    /// 1×1, 3×3, 1×1 with four times the channels.
+    Bottleneck,
+}
+
+/// First layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stem {
+    /// 7×7/2 convolution, 3×3/2 max-pool.
+    Imagenet,
+    /// 3×3/1 convolution.
+    Small,
+}
+
+impl ResNetSpec {
+    /// The spec of a published depth with width 1: 18, 34, 50, 101, 152 or 200.
+    pub fn with_depth(depth: u32) -> Option<Self> {
+        let (block, stages) = match depth {
+            18 => (BlockKind::Basic, [2, 2, 2, 2]),
+            34 => (BlockKind::Basic, [3, 4, 6, 3]),
+            50 => (BlockKind::Bottleneck, [3, 4, 6, 3]),
+            101 => (BlockKind::Bottleneck, [3, 4, 23, 3]),
+            152 => (BlockKind::Bottleneck, [3, 8, 36, 3]),
+            200 => (BlockKind::Bottleneck, [3, 24, 36, 3]),
+            _ => return None,
+        };
+        Some(Self { block, stages, width: 1.0, stem: Stem::Imagenet, last_gamma: 1.0 })
+    }
+
+    /// `base` channels times the width, at least one.
+    #[expect(clippy::cast_possible_truncation, reason = "channel counts are small")]
+    fn channels(&self, base: i64) -> i64 {
+        #[expect(clippy::cast_precision_loss, reason = "channel counts are small")]
+        let scaled = (base as f64 * self.width).round() as i64;
+        scaled.max(1)
+    }
+
+    fn expansion(&self) -> i64 {
+        match self.block {
+            BlockKind::Basic => 1,
+            BlockKind::Bottleneck => 4,
+        }
+    }
+
+    /// F: dimensions of the representation.
+    pub fn features(&self) -> i64 {
+        self.channels(512) * self.expansion()
+    }
+}
+
+/// The layers.
+#[derive(Debug)]
+pub(crate) struct ResNet {
+    stem: ConvBn,
+    pool: Option<MaxPool>,
+    blocks: Vec<Block>,
+}
+
+/// What backward needs.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    stem: conv::Saved,
+    pool: Option<(Tensor, Tensor)>,
+    blocks: Vec<BlockSaved>,
+    /// Size of the last activations, `[B, F, H, W]`.
+    last: Vec<i64>,
+}
+
+impl ResNet {
+    pub(crate) fn new(layout: &mut Layout, spec: &ResNetSpec) -> Self {
+        let base = spec.channels(64);
+        let (kernel, stride) = match spec.stem {
+            Stem::Imagenet => (7, 2),
+            Stem::Small => (3, 1),
+        };
+        let shape = Shape { input: 3, output: base, kernel, stride };
+        let stem = ConvBn::new(layout, ["encoder.conv1", "encoder.bn1"], shape, 1.0);
+        let mut blocks = Vec::new();
+        let mut input = base;
+        for (stage, (&count, planes)) in spec.stages.iter().zip([64, 128, 256, 512]).enumerate() {
+            let planes = spec.channels(planes);
+            for index in 0..count {
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                let name = format!("encoder.layer{}.{index}", stage + 1);
+                blocks.push(Block::new(layout, spec, &name, [input, planes, stride]));
+                input = planes * spec.expansion();
+            }
+        }
+        let pool = (spec.stem == Stem::Imagenet).then_some(MaxPool);
+        Self { stem, pool, blocks }
+    }
+
+    /// `[B, 3, H, W]` per stream to `[B, F]` per stream.
+    pub(crate) fn forward(
+        &self,
+        pass: &mut Forward<'_>,
+        xs: &[Tensor],
+    ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
+        let (mut xs, stem) = self.stem.forward(pass, xs, Activation::Relu)?;
+        let mut pool = None;
+        if let Some(layer) = &self.pool {
+            let pooled: Vec<_> = xs.iter().map(|x| layer.forward(x)).collect();
+            pool = Some((xs[0].shallow_clone(), pooled[0].1.shallow_clone()));
+            xs = pooled.into_iter().map(|(y, _)| kernels::rows(&y)).collect();
+        }
+        let mut saved = Vec::new();
+        for block in &self.blocks {
+            let (ys, kept) = block.forward(pass, &xs)?;
+            if pass.keeps() {
+                saved.push(kept);
+            }
+            xs = ys;
+        }
+        let representations = xs.iter().map(|x| x.mean_dim([2_i64, 3].as_slice(), false, x.kind()));
+        let representations = representations.collect();
+        Ok((representations, Saved { stem, pool, blocks: saved, last: xs[0].size() }))
+    }
+
+    /// `dy`: gradient of the representation of stream 0.
+    pub(crate) fn backward(
+        &self,
+        pass: &mut Backward<'_>,
+        saved: Saved,
+        dy: &Tensor,
+    ) -> Result<(), CollectiveError> {
+        let pixels = saved.last[2] * saved.last[3];
+        let spread = (dy / pixels).unsqueeze(-1).unsqueeze(-1).expand(&saved.last, false);
+        let mut dy = kernels::rows(&spread);
+        for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {
+            dy = block.backward(pass, saved, dy)?;
+        }
+        if let (Some(layer), Some((x, indices))) = (&self.pool, &saved.pool) {
+            dy = kernels::rows(&layer.backward(&dy, x, indices));
+        }
+        self.stem.backward(pass, &saved.stem, dy, false)?;
+        Ok(())
+    }
+}
+
+/// Residual block: units one after the other, the last one adding the shortcut.
+#[derive(Debug)]
+struct Block {
+    units: Vec<ConvBn>,
+    shortcut: Option<ConvBn>,
+}
+
+#[derive(Debug)]
+struct BlockSaved {
+    units: Vec<conv::Saved>,
+    shortcut: Option<conv::Saved>,
+}
+
+impl Block {
+    fn new(
+        layout: &mut Layout,
+        spec: &ResNetSpec,
+        name: &str,
+        [input, planes, stride]: [i64; 3],
+    ) -> Self {
+        let output = planes * spec.expansion();
+        let shapes: Vec<Shape> = match spec.block {
+            BlockKind::Basic => vec![
+                Shape { input, output: planes, kernel: 3, stride },
+                Shape { input: planes, output, kernel: 3, stride: 1 },
+            ],
+            BlockKind::Bottleneck => vec![
+                Shape { input, output: planes, kernel: 1, stride: 1 },
+                Shape { input: planes, output: planes, kernel: 3, stride },
+                Shape { input: planes, output, kernel: 1, stride: 1 },
+            ],
+        };
+        let last = shapes.len();
+        let units = (1..).zip(shapes).map(|(index, shape)| {
+            let gamma = if index == last { spec.last_gamma } else { 1.0 };
+            let names = [format!("{name}.conv{index}"), format!("{name}.bn{index}")];
+            ConvBn::new(layout, [&names[0], &names[1]], shape, gamma)
+        });
+        let units = units.collect();
+        let shortcut = (stride != 1 || input != output).then(|| {
+            let names = [format!("{name}.downsample.0"), format!("{name}.downsample.1")];
+            let shape = Shape { input, output, kernel: 1, stride };
+            ConvBn::new(layout, [&names[0], &names[1]], shape, 1.0)
+        });
+        Self { units, shortcut }
+    }
+
+    fn forward(
+        &self,
+        pass: &mut Forward<'_>,
+        xs: &[Tensor],
+    ) -> Result<(Vec<Tensor>, BlockSaved), CollectiveError> {
+        let (last, first) = self.units.split_last().expect("a block has units");
+        let mut units = Vec::new();
+        let mut hs: Vec<Tensor> = xs.iter().map(Tensor::shallow_clone).collect();
+        for unit in first {
+            let (ys, saved) = unit.forward(pass, &hs, Activation::Relu)?;
+            units.push(saved);
+            hs = ys;
+        }
+        let (residuals, shortcut) = match &self.shortcut {
+            Some(unit) => {
+                let (ys, saved) = unit.forward(pass, xs, Activation::Nothing)?;
+                (ys, Some(saved))
+            }
+            None => (xs.iter().map(Tensor::shallow_clone).collect(), None),
+        };
+        let (ys, saved) = last.forward(pass, &hs, Activation::AddRelu(&residuals))?;
+        units.push(saved);
+        Ok((ys, BlockSaved { units, shortcut }))
+    }
+
+    fn backward(
+        &self,
+        pass: &mut Backward<'_>,
+        saved: BlockSaved,
+        dy: Tensor,
+    ) -> Result<Tensor, CollectiveError> {
+        let mut units = self.units.iter().zip(&saved.units).rev();
+        let (last, kept) = units.next().expect("a block has units");
+        let (dx, mut d_shortcut) = last.backward(pass, kept, dy, true)?;
+        let mut dx = dx.expect("asked for");
+        if let (Some(unit), Some(kept)) = (&self.shortcut, &saved.shortcut) {
+            d_shortcut = unit.backward(pass, kept, d_shortcut, true)?.0.expect("asked for");
+        }
+        for (unit, kept) in units {
+            dx = unit.backward(pass, kept, dx, true)?.0.expect("asked for");
+        }
+        Ok(dx + d_shortcut)
+    }
+}
+
+/// 3×3/2 max-pool with padding 1.
+#[derive(Debug)]
+struct MaxPool;
+
+impl MaxPool {
+    const KERNEL: [i64; 2] = [3, 3];
+    const STRIDE: [i64; 2] = [2, 2];
+    const PADDING: [i64; 2] = [1, 1];
+    const DILATION: [i64; 2] = [1, 1];
+
+    /// The pooled tensor, and where each maximum was.
+    fn forward(&self, x: &Tensor) -> (Tensor, Tensor) {
+        x.max_pool2d_with_indices(Self::KERNEL, Self::STRIDE, Self::PADDING, Self::DILATION, false)
+    }
+
+    fn backward(&self, dy: &Tensor, x: &Tensor, indices: &Tensor) -> Tensor {
+        x.max_pool2d_with_indices_backward(
+            dy,
+            Self::KERNEL,
+            Self::STRIDE,
+            Self::PADDING,
+            Self::DILATION,
+            false,
+            indices,
+        )
+    }
+}

@@ -1,0 +1,120 @@
+//! Flat buffers: parameters, gradients or momentum of a network in one permanent tensor, with a view
+//! per parameter.
+
+use lockstep_collective::Region;
+use tch::{Device, Kind, Tensor};
+
+use crate::layout::{Layout, ParamId, ParamSpec, Role, StatsSpec};
+use crate::tensor;
+
+/// One flat buffer and its views.
+#[derive(Debug)]
+pub(crate) struct Store {
+    flat: Tensor,
+    views: Vec<Tensor>,
+}
+
+impl Store {
+    /// Zeros for `params`, whose elements end before `len`.
+    pub(crate) fn zeros(params: &[ParamSpec], len: usize, kind: Kind, device: Device) -> Self {
+        let flat = Tensor::zeros([signed(len)], (kind, device));
+        let views = params.iter().map(|spec| view(&flat, spec)).collect();
+        Self { flat, views }
+    }
+
+    /// All elements, padding included.
+    pub(crate) fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// As [`Store::flat`], to write.
+    pub(crate) fn flat_mut(&mut self) -> &mut Tensor {
+        &mut self.flat
+    }
+
+    /// One parameter, in its logical shape.
+    pub(crate) fn get(&self, id: ParamId) -> &Tensor {
+        &self.views[id.0]
+    }
+
+    /// As [`Store::get`], to write.
+    pub(crate) fn get_mut(&mut self, id: ParamId) -> &mut Tensor {
+        &mut self.views[id.0]
+    }
+
+    /// Elements `first..first + len` as a tensor that shares memory.
+    pub(crate) fn stretch(&self, first: usize, len: usize) -> Tensor {
+        self.flat.narrow(0, signed(first), signed(len))
+    }
+
+    /// Lends elements `first..first + len` to a collective.
+    pub(crate) fn lend(&mut self, first: usize, len: usize) -> Region {
+        tensor::region(&mut self.flat, first, len)
+    }
+
+    /// Copies host values in memory order into one parameter.
+    pub(crate) fn fill(&mut self, spec: &ParamSpec, values: &[f64]) {
+        self.stretch(spec.offset, spec.len()).copy_(&Tensor::from_slice(values));
+    }
+}
+
+fn view(flat: &Tensor, spec: &ParamSpec) -> Tensor {
+    let stretch = flat.narrow(0, signed(spec.offset), signed(spec.len()));
+    match (spec.role, spec.shape.as_slice()) {
+        (Role::Convolution, &[out, input, height, width]) => {
+            stretch.view([out, height, width, input]).permute([0, 3, 1, 2])
+        }
+        _ => stretch.view(spec.shape.as_slice()),
+    }
+}
+
+/// Lengths for the tensor library, which counts in `i64`.
+pub(crate) fn signed(len: usize) -> i64 {
+    i64::try_from(len).expect("no buffer has 2^63 elements")
+}
+
+/// Running means and variances of one network, f64 on the host whatever the engine computes in: a few
+/// thousand numbers that are averaged over a whole run.
+#[derive(Debug)]
+pub(crate) struct Running {
+    flat: Tensor,
+}
+
+impl Running {
+    /// Mean 0, variance 1, as PyTorch starts.
+    pub(crate) fn new(layout: &Layout) -> Self {
+        let mut values = vec![0.0; layout.stats_len()];
+        for spec in layout.running() {
+            values[spec.offset + spec.channels..][..spec.channels].fill(1.0);
+        }
+        Self { flat: Tensor::from_slice(&values) }
+    }
+
+    /// All of it.
+    pub(crate) fn flat(&self) -> &Tensor {
+        &self.flat
+    }
+
+    /// As [`Running::flat`], to write.
+    pub(crate) fn flat_mut(&mut self) -> &mut Tensor {
+        &mut self.flat
+    }
+
+    /// Means and variances of one batch norm.
+    pub(crate) fn split(&self, spec: &StatsSpec) -> (&[f64], &[f64]) {
+        tensor::host::<f64>(&self.flat)[spec.offset..][..2 * spec.channels].split_at(spec.channels)
+    }
+
+    /// As [`Running::split`], to write.
+    pub(crate) fn split_mut(&mut self, spec: &StatsSpec) -> (&mut [f64], &mut [f64]) {
+        let own = &mut tensor::host_mut::<f64>(&mut self.flat)[spec.offset..][..2 * spec.channels];
+        own.split_at_mut(spec.channels)
+    }
+}
+
+impl Clone for Running {
+    /// Copies the values; a tensor's own clone would share them.
+    fn clone(&self) -> Self {
+        Self { flat: self.flat.copy() }
+    }
+}

@@ -1,0 +1,172 @@
+//! The fence around tensor memory and the ATen calls that tch lacks. One of three modules with `unsafe`.
+//!
+//! Three things pass through here: the gradients of a convolution (`fence.cpp`), a host tensor seen as a
+//! slice (for the loops of `kernels/host.rs`, digests and checkpoints), and a stretch of a permanent
+//! buffer lent to a collective.
+//!
+//! Rule for the slices: a tensor that is written through [`host_mut`] is either fresh or one of the
+//! permanent buffers of `store.rs`, whose only owner holds it by `&mut`; no reader of the same memory is
+//! alive meanwhile.
+
+#![expect(
+    unsafe_code,
+    reason = "raw tensor memory and one foreign function; every block states its invariant"
+)]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
+
+use lockstep_collective::{Element, Region};
+use tch::{Device, Kind, Tensor};
+
+/// An element type that host tensors lend as slices.
+pub trait Scalar: sealed::Sealed + Copy + Send + Sync + 'static {
+    /// The tensor library's name for it.
+    const KIND: Kind;
+}
+
+impl Scalar for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+impl Scalar for f64 {
+    const KIND: Kind = Kind::Double;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// The elements of a dense host tensor, in memory order (channels-last tensors: N, H, W, C).
+///
+/// # Panics
+///
+/// If the tensor is not on the host, has another element type, or has gaps.
+pub fn host<T: Scalar>(tensor: &Tensor) -> &[T] {
+    let (start, len) = dense::<T>(tensor);
+    // SAFETY: `dense` checked that `len` initialised elements of T lie there; the tensor keeps them alive
+    // for the borrow, and the module's rule keeps writers away.
+    unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
+}
+
+/// As [`host`], to write. The caller keeps the module's rule.
+pub(crate) fn host_mut<T: Scalar>(tensor: &mut Tensor) -> &mut [T] {
+    let (start, len) = dense::<T>(tensor);
+    // SAFETY: as in `host`; `&mut` and the module's rule make this the only live view of the memory.
+    unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len) }
+}
+
+/// The bytes of a dense host tensor of any element type.
+pub fn host_bytes(tensor: &Tensor) -> &[u8] {
+    assert_eq!(tensor.device(), Device::Cpu, "bytes are read on the host");
+    assert!(is_dense(tensor), "bytes are read from dense tensors");
+    let len = tensor.numel() * tensor.kind().elt_size_in_bytes();
+    let start = NonNull::new(tensor.data_ptr().cast::<u8>()).unwrap_or(NonNull::dangling());
+    // SAFETY: the tensor is dense, on the host and `len` bytes long; it outlives the borrow.
+    unsafe { std::slice::from_raw_parts(start.as_ptr(), len) }
+}
+
+/// Lends `len` elements of a flat permanent buffer, from element `first`, to a collective.
+///
+/// The region must be waited for before the elements are used again; the buffers of `store.rs` live as
+/// long as the model, which outlives its communicators' operations.
+pub(crate) fn region(flat: &mut Tensor, first: usize, len: usize) -> Region {
+    assert!(
+        first + len <= flat.numel(),
+        "region {first}+{len} is outside of {} elements",
+        flat.numel()
+    );
+    let element = match flat.kind() {
+        Kind::Float => Element::F32,
+        Kind::Double => Element::F64,
+        other => unreachable!("permanent buffers are f32 or f64, not {other:?}"),
+    };
+    let offset = first * flat.kind().elt_size_in_bytes();
+    let base = flat.data_ptr().cast::<u8>();
+    // SAFETY: `offset` is inside of the allocation, as asserted above.
+    let start = unsafe { base.add(offset) };
+    let start = NonNull::new(start).expect("a permanent buffer is allocated");
+    // SAFETY: `len` initialised elements lie there, in one allocation, and stay there; the caller touches
+    // them only after the operation was waited for.
+    unsafe { Region::from_raw(start, len, element) }
+}
+
+/// Gradients of a bias-free 2-d convolution: of the input if `want_input`, and of the weight.
+///
+/// ATen: `convolution_backward`.
+pub(crate) fn convolution_backward(
+    grad_output: &Tensor,
+    input: &Tensor,
+    weight: &Tensor,
+    (stride, padding): (i64, i64),
+    want_input: bool,
+) -> (Option<Tensor>, Tensor) {
+    let mut grad_input = std::ptr::null_mut();
+    let mut grad_weight = std::ptr::null_mut();
+    let mut error: [c_char; 512] = [0; 512];
+    // SAFETY: the three tensors are alive for the call, the outputs are valid for one pointer each, and
+    // the callee writes at most `error.len()` bytes of a terminated message.
+    let failed = unsafe {
+        lockstep_convolution_backward(
+            grad_output.as_ptr().cast(),
+            input.as_ptr().cast(),
+            weight.as_ptr().cast(),
+            stride,
+            padding,
+            c_int::from(want_input),
+            &raw mut grad_input,
+            &raw mut grad_weight,
+            error.as_mut_ptr(),
+            error.len(),
+        )
+    };
+    if failed != 0 {
+        // SAFETY: on failure the callee left a terminated string in `error`.
+        let message = unsafe { CStr::from_ptr(error.as_ptr()) };
+        panic!(
+            "convolution_backward refused shapes that forward took: {}",
+            message.to_string_lossy()
+        );
+    }
+    (adopt(grad_input), adopt(grad_weight).expect("the weight's gradient is always made"))
+}
+
+// SAFETY: the signature is that of `fence.cpp`, compiled and linked by `build.rs`.
+unsafe extern "C" {
+    fn lockstep_convolution_backward(
+        grad_output: *const c_void,
+        input: *const c_void,
+        weight: *const c_void,
+        stride: i64,
+        padding: i64,
+        want_input: i32,
+        grad_input: *mut *mut c_void,
+        grad_weight: *mut *mut c_void,
+        error: *mut c_char,
+        error_len: usize,
+    ) -> i32;
+}
+
+/// Takes over a tensor that the fence allocated.
+fn adopt(raw: *mut c_void) -> Option<Tensor> {
+    if raw.is_null() {
+        return None;
+    }
+    // SAFETY: not null, allocated by the fence with `new`, and handed over exactly once.
+    Some(unsafe { Tensor::from_ptr(raw.cast()) })
+}
+
+fn dense<T: Scalar>(tensor: &Tensor) -> (NonNull<T>, usize) {
+    assert_eq!(tensor.device(), Device::Cpu, "slices are of host tensors");
+    assert_eq!(tensor.kind(), T::KIND, "element type of the slice");
+    assert!(is_dense(tensor), "slices are of dense tensors, not of strides {:?}", tensor.stride());
+    let start = NonNull::new(tensor.data_ptr().cast::<T>()).unwrap_or(NonNull::dangling());
+    (start, tensor.numel())
+}
+
+/// Contiguous as it is, or as channels-last, or as a channels-last weight: no gaps either way.
+fn is_dense(tensor: &Tensor) -> bool {
+    tensor.is_contiguous() || (tensor.dim() == 4 && tensor.permute([0, 2, 3, 1]).is_contiguous())
+}

@@ -1,0 +1,174 @@
+//! Whole steps: the backward pass against finite differences, and what applied and skipped steps move.
+
+use lockstep_collective::Solo;
+use lockstep_nn::{
+    BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, Rates, ResNetSpec, Stem,
+    Views, host, step,
+};
+use tch::{Device, Kind};
+
+const SIDE: u32 = 8;
+const BATCH: u32 = 6;
+
+fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
+    ModelSpec {
+        encoder: ResNetSpec { block, stages: [1, 1, 1, 1], width: 0.0625, stem, last_gamma: 0.5 },
+        projector_hidden: 12,
+        projection_dim: 5,
+        predictor_hidden: 7,
+        classes: Some(3),
+        init: Init::FanIn,
+        bn_eps: 1e-5,
+        bn_decay: 0.9,
+        optimizer: Optimizer { trust: None, momentum: 0.0, weight_decay: 0.0 },
+        global_batch: BATCH,
+        bucket_elements: 1000,
+        kind: Kind::Double,
+        device: Device::Cpu,
+    }
+}
+
+fn pixels(seed: f32) -> Vec<f32> {
+    let count = u16::try_from(BATCH * SIDE * SIDE * 3).unwrap();
+    (0..count).map(|i| (f32::from(i) * 12.9898 + seed).sin()).collect()
+}
+
+fn views(spec: &ModelSpec) -> Views {
+    Views::new([&pixels(0.0), &pixels(5.0)], &[0, 1, 2, 0, 1, 2], SIDE, spec)
+}
+
+fn alone() -> Communicators {
+    Communicators { statistics: Box::new(Solo::default()), gradients: Box::new(Solo::default()) }
+}
+
+/// Loss of BYOL and of the probe; the probe's is stopped before the encoder, so they are told apart.
+fn losses_of(model: &mut Byol, views: &Views) -> (f64, f64) {
+    let still = Rates { learning_rate: 0.0, decay: 1.0 };
+    match step(model, views, still, false, &mut alone()).unwrap() {
+        Outcome::Applied(report) => (report.loss, report.probe.unwrap().0),
+        Outcome::Skipped(_) => panic!("a finite step was skipped"),
+    }
+}
+
+fn nudge(model: &mut Byol, element: i64, by: f64) {
+    for (name, flat) in model.state_mut() {
+        if name == "online" {
+            let _ = flat.get(element).g_add_scalar_(by);
+        }
+    }
+}
+
+/// With plain SGD at η = 1, a step moves θ by −gradient: compare that with the slope of the loss.
+fn gradients_match_finite_differences(block: BlockKind, stem: Stem) {
+    let spec = spec(block, stem);
+    let views = views(&spec);
+    let mut model = Byol::new(spec.clone(), 3);
+    let online = |model: &Byol| host::<f64>(model.state()[0].1).to_vec();
+    let before = online(&model);
+    step(&mut model, &views, Rates { learning_rate: 1.0, decay: 1.0 }, false, &mut alone())
+        .unwrap();
+    let after = online(&model);
+
+    let mut model = Byol::new(spec, 3);
+    let params = model.layout().params().to_vec();
+    for param in &params {
+        for pick in [0, param.len() / 2, param.len() - 1] {
+            let element = param.offset + pick;
+            let signed = i64::try_from(element).unwrap();
+            let h = 1e-6;
+            nudge(&mut model, signed, h);
+            let of = |(byol, probe)| if param.name.starts_with("probe.") { probe } else { byol };
+            let above = of(losses_of(&mut model, &views));
+            nudge(&mut model, signed, -2.0 * h);
+            let below = of(losses_of(&mut model, &views));
+            nudge(&mut model, signed, h);
+            let (ours, slope) = (before[element] - after[element], (above - below) / (2.0 * h));
+            let error = (ours - slope).abs();
+            assert!(
+                error < 1e-6 + 1e-5 * slope.abs(),
+                "{} element {pick}: {ours} against {slope}",
+                param.name
+            );
+        }
+    }
+}
+
+#[test]
+fn every_gradient_of_a_basic_network_with_a_small_stem_matches_finite_differences() {
+    gradients_match_finite_differences(BlockKind::Basic, Stem::Small);
+}
+
+#[test]
+fn every_gradient_of_a_bottleneck_network_with_an_imagenet_stem_matches_finite_differences() {
+    gradients_match_finite_differences(BlockKind::Bottleneck, Stem::Imagenet);
+}
+
+#[test]
+fn a_step_that_is_not_finite_moves_nothing() {
+    let spec = spec(BlockKind::Basic, Stem::Small);
+    let mut model = Byol::new(spec.clone(), 3);
+    let before = model.digest(0, 0);
+    let mut broken = pixels(0.0);
+    broken[17] = f32::NAN;
+    let views = Views::new([&broken, &pixels(5.0)], &[0, 1, 2, 0, 1, 2], SIDE, &spec);
+    let rates = Rates { learning_rate: 0.1, decay: 0.9 };
+    let outcome = step(&mut model, &views, rates, false, &mut alone()).unwrap();
+    assert!(matches!(outcome, Outcome::Skipped(_)), "{outcome:?}");
+    assert_eq!(model.digest(0, 0), before);
+}
+
+#[test]
+fn the_target_follows_the_new_online_weights_and_covers_biases() {
+    let spec = spec(BlockKind::Basic, Stem::Small);
+    let mut model = Byol::new(spec.clone(), 3);
+    let flat = |model: &Byol, index: usize| host::<f64>(model.state()[index].1).to_vec();
+    let old_target = flat(&model, 1);
+    let rates = Rates { learning_rate: 0.3, decay: 0.9 };
+    step(&mut model, &views(&spec), rates, false, &mut alone()).unwrap();
+    let (online, target) = (flat(&model, 0), flat(&model, 1));
+    for (index, target) in target.iter().enumerate() {
+        let want = 0.9 * old_target[index] + 0.1 * online[index];
+        assert!((target - want).abs() < 1e-12, "element {index}: {target} against {want}");
+    }
+    let bias = model.layout().params().iter().find(|p| p.name == "projector.0.bias").unwrap();
+    assert!(target[bias.offset..bias.offset + bias.len()].iter().any(|&x| x != 0.0));
+}
+
+#[test]
+fn the_probe_never_changes_the_encoder() {
+    let run = |classes| {
+        let spec = ModelSpec { classes, ..spec(BlockKind::Basic, Stem::Small) };
+        let mut model = Byol::new(spec.clone(), 3);
+        let rates = Rates { learning_rate: 0.3, decay: 0.9 };
+        step(&mut model, &views(&spec), rates, false, &mut alone()).unwrap();
+        host::<f64>(model.state()[1].1).to_vec()
+    };
+    assert_eq!(run(Some(3)), run(None));
+}
+
+#[test]
+fn published_sizes_of_resnet50_and_its_heads_hold() {
+    let spec = ModelSpec {
+        encoder: ResNetSpec::with_depth(50).unwrap(),
+        projector_hidden: 4096,
+        projection_dim: 256,
+        predictor_hidden: 4096,
+        classes: None,
+        kind: Kind::Float,
+        ..spec(BlockKind::Bottleneck, Stem::Imagenet)
+    };
+    let model = Byol::new(spec, 0);
+    let size = |prefix: &str| -> usize {
+        model.layout().params().iter().filter(|p| p.name.starts_with(prefix)).map(|p| p.len()).sum()
+    };
+    assert_eq!(size("encoder."), 23_508_032);
+    assert_eq!(size("projector."), 9_449_472);
+    assert_eq!(size("predictor."), 2_109_440);
+}
+
+#[test]
+fn two_models_of_one_seed_are_alike_and_of_two_seeds_are_not() {
+    let digest = |seed| Byol::new(spec(BlockKind::Basic, Stem::Small), seed).digest(0, 0);
+    assert_eq!(digest(1), digest(1));
+    assert_ne!(digest(1), digest(2));
+}
