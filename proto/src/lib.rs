@@ -1,1 +1,5 @@
 //! lockstep-proto
+
+pub mod config;
+pub mod ids;
+pub mod schedule;
