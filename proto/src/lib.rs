@@ -12,6 +12,7 @@
 //! * [`client`], [`server`]: the gRPC services in terms of those types;
 //! * [`limits`]: how much of anything the wire may carry, and the protocol's version;
 //! * [`config`]: what a run computes;
+//! * [`schedule`]: how long a run is, and τ and η of its steps;
 //! * [`exit`]: how processes end.
 //!
 //! Not here: tensors, files, clocks.
@@ -22,6 +23,7 @@ pub mod coordinator_message;
 pub mod exit;
 pub mod ids;
 pub mod limits;
+pub mod schedule;
 pub mod server;
 pub mod status;
 pub mod worker_message;
