@@ -1,11 +1,15 @@
 //! The validated configuration of a run: what all workers must agree on.
 //!
+//! What each value may be stands in the table of keys in `validate.rs`, and only there.
+//!
 //! Not here: layering of preset, file, environment and flags (`layers.rs`), and what is a matter of
 //! one process only (addresses, folders, log format): those are flags of the binaries.
 
 use serde::{Deserialize, Serialize};
 
-/// Everything that decides what a run computes. Made by [`crate::layers`] only, so it is valid.
+/// Everything that decides what a run computes.
+///
+/// Made by [`crate::layers`] or [`RunConfig::from_json`], so it is valid unless altered by hand.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
@@ -37,11 +41,11 @@ pub struct RunConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Run {
-    /// Name of the run; a worker or checkpoint of another run is refused. 1–64 of `a-z A-Z 0-9 . _ -`.
+    /// Name of the run; a worker or checkpoint of another run is refused.
     pub id: String,
     /// Seed of initial weights, sample order and augmentations.
     pub seed: u64,
-    /// Workers to wait for. 1–4096; also `--world`.
+    /// Workers to wait for; also `--world`.
     pub world: u32,
 }
 
@@ -51,23 +55,23 @@ pub struct Run {
 pub struct Model {
     /// Encoder.
     pub arch: Arch,
-    /// Multiplies every channel count of the encoder, the stem's included. 0.0625–4.
+    /// Multiplies every channel count of the encoder, the stem's included.
     pub width: f64,
     /// First layers.
     pub stem: Stem,
-    /// Hidden units of the projector. 1–65536.
+    /// Hidden units of the projector.
     pub projector_hidden: u32,
-    /// Dimensions of projection and prediction. 1–65536.
+    /// Dimensions of projection and prediction.
     pub projection_dim: u32,
-    /// Hidden units of the predictor. 1–65536.
+    /// Hidden units of the predictor.
     pub predictor_hidden: u32,
     /// Initial weights of convolutions and linear layers.
     pub init: Init,
-    /// Initial gamma of the last batch norm of every residual block; 1 in the paper's results, 0 in the authors' code. 0–1.
+    /// Initial gamma of the last batch norm of every residual block; 1 in the paper's results, 0 in the authors' code.
     pub last_gamma: f64,
-    /// Added to the variance in batch norm. 1e-12–1e-1.
+    /// Added to the variance in batch norm.
     pub bn_eps: f64,
-    /// Share of the old running average kept by a batch-norm update. 0–1.
+    /// Share of the old running average kept by a batch-norm update.
     pub bn_decay: f64,
     /// Numbers that the engine computes in.
     pub dtype: Dtype,
@@ -100,9 +104,9 @@ pub enum Stem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Init {
-    /// Standard deviation 1/√fan_in, the authors' code.
+    /// Standard deviation `1/√fan_in`, the authors' code.
     FanIn,
-    /// Convolutions √(2/fan_out), torchvision's ResNet; linear layers 1/√fan_in.
+    /// Convolutions `√(2/fan_out)`, torchvision's ResNet; linear layers `1/√fan_in`.
     He,
 }
 
@@ -120,17 +124,17 @@ pub enum Dtype {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
-    /// Side of the square views, in pixels. 8–1024.
+    /// Side of the square views, in pixels.
     pub image_size: u32,
-    /// Short side of the image before the centre crop of evaluation, in pixels. ≥ image_size, ≤ 2048.
+    /// Short side of the image before the centre crop of evaluation, in pixels; at least `image_size`.
     pub eval_resize: u32,
-    /// V: virtual workers that the sample order is cut into; divides `schedule.global_batch`, ≥ `run.world`. 1–4096.
+    /// V: virtual workers that the sample order is cut into; divides `schedule.global_batch`, at least `run.world`.
     pub lanes: u32,
-    /// Samples of a lane that are shuffled together. 1–1048576.
+    /// Samples of a lane that are shuffled together.
     pub shuffle_block: u32,
     /// Mean of each channel, on 0–1, subtracted from the views.
     pub mean: [f32; 3],
-    /// Standard deviation of each channel, on 0–1, dividing the views. > 0.
+    /// Standard deviation of each channel, on 0–1, dividing the views.
     pub std: [f32; 3],
 }
 
@@ -138,27 +142,27 @@ pub struct Data {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
-    /// Share of the image's area in the random crop, `[from, to]` in (0, 1].
+    /// Share of the image's area in the random crop, `[from, to]`.
     pub crop_area: [f64; 2],
-    /// Aspect ratio (width / height) of the random crop, `[from, to]`, drawn log-uniformly. > 0.
+    /// Aspect ratio (width / height) of the random crop, `[from, to]`, drawn log-uniformly.
     pub crop_ratio: [f64; 2],
     /// Probability of a horizontal flip.
     pub flip: f64,
     /// Probability of colour jitter.
     pub jitter: f64,
-    /// Strength of brightness jitter: factor in `[1 − b, 1 + b]`. 0–1.
+    /// Strength of brightness jitter: factor in `[1 − b, 1 + b]`.
     pub brightness: f64,
-    /// Strength of contrast jitter. 0–1.
+    /// Strength of contrast jitter.
     pub contrast: f64,
-    /// Strength of saturation jitter. 0–1.
+    /// Strength of saturation jitter.
     pub saturation: f64,
-    /// Strength of hue jitter, in turns. 0–0.5.
+    /// Strength of hue jitter, in turns.
     pub hue: f64,
     /// Probability of grayscale.
     pub grayscale: f64,
     /// Probability of Gaussian blur, per view.
     pub blur: [f64; 2],
-    /// σ of the blur in pixels, `[from, to]`. > 0.
+    /// σ of the blur in pixels, `[from, to]`.
     pub blur_sigma: [f64; 2],
     /// Probability of solarization, per view.
     pub solarize: [f64; 2],
@@ -170,11 +174,11 @@ pub struct Augment {
 pub struct Optimizer {
     /// Update rule.
     pub kind: OptimizerKind,
-    /// Momentum μ. 0–1, exclusive.
+    /// Momentum μ.
     pub momentum: f64,
-    /// Weight decay; not applied to tensors of one dimension. 0–1.
+    /// Weight decay; not applied to tensors of one dimension.
     pub weight_decay: f64,
-    /// Trust coefficient of LARS. > 0, ≤ 1.
+    /// Trust coefficient of LARS.
     pub trust: f64,
 }
 
@@ -192,17 +196,17 @@ pub enum OptimizerKind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// N: images per optimizer step over all ranks. 2–1048576.
+    /// N: images per optimizer step over all ranks.
     pub global_batch: u32,
-    /// Length of the run in passes over the data; K = ⌊data_epochs·S/N⌋. > 0.
+    /// Length of the run in passes over the data; `K = ⌊data_epochs·S/N⌋`.
     pub data_epochs: f64,
     /// Length in optimizer steps instead; 0: `data_epochs` decides.
     pub steps: u64,
-    /// η at N = 256; peak η = base_learning_rate·N/256. > 0.
+    /// η at N = 256; peak `η = base_learning_rate·N/256`.
     pub base_learning_rate: f64,
-    /// Linear warm-up of η in passes over the data; W = ⌊warmup_data_epochs·S/N⌋. ≥ 0.
+    /// Linear warm-up of η in passes over the data; `W = ⌊warmup_data_epochs·S/N⌋`.
     pub warmup_data_epochs: f64,
-    /// τ at step 0. 0–1.
+    /// τ at step 0.
     pub base_decay: f64,
 }
 
@@ -220,11 +224,11 @@ pub struct Probe {
 pub struct Knn {
     /// Evaluate after every so many steps; 0: never during training.
     pub every_steps: u64,
-    /// Neighbours. 1–1000.
+    /// Neighbours; fewer than `samples`.
     pub k: u32,
-    /// T of the weights exp(cos/T). > 0.
+    /// T of the weights exp(cos/T).
     pub temperature: f64,
-    /// Images in the bank and as queries during training, from the training set; `worker eval knn` takes all. 2–100000.
+    /// Images in the bank and as queries during training, from the training set; `worker eval knn` takes all.
     pub samples: u32,
 }
 
@@ -234,7 +238,7 @@ pub struct Knn {
 pub struct Checkpoint {
     /// Write one after every so many steps; 0: only at the end and when stopped.
     pub every_steps: u64,
-    /// Newest checkpoints kept. ≥ 1.
+    /// Newest checkpoints kept.
     pub keep_last: u32,
     /// Keep every checkpoint whose step is a multiple of this for ever; 0: none.
     pub keep_every: u64,
@@ -244,11 +248,11 @@ pub struct Checkpoint {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Control {
-    /// Steps in one plan window. 1–4096.
+    /// Steps in one plan window.
     pub plan_window: u32,
-    /// Milliseconds between heartbeats. 10–60000.
+    /// Milliseconds between heartbeats.
     pub heartbeat_ms: u32,
-    /// Milliseconds of silence after which a worker counts as lost. > 2 × heartbeat_ms.
+    /// Milliseconds of silence after which a worker counts as lost; over two heartbeats.
     pub lease_ms: u32,
     /// Steps between comparisons of all ranks' digests; 0: only at checkpoints.
     pub digest_every: u64,
@@ -258,8 +262,8 @@ pub struct Control {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Collective {
-    /// Size of a gradient bucket in MiB. 1–1024.
+    /// Size of a gradient bucket in MiB.
     pub bucket_mib: u32,
-    /// Seconds after which a silent peer ends a collective. 1–3600.
+    /// Seconds after which a silent peer ends a collective.
     pub timeout_s: u32,
 }

@@ -106,9 +106,9 @@ pub struct PlanWindow {
 pub struct StepPlan {
     /// k.
     pub step: Step,
-    /// τ_k, in [0, 1].
+    /// τ of step k, in [0, 1].
     pub decay: f64,
-    /// η_k, ≥ 0.
+    /// η of step k, ≥ 0.
     pub learning_rate: f64,
     /// Write a checkpoint once this step is applied.
     pub checkpoint: bool,
@@ -182,11 +182,8 @@ impl TryFrom<wire::Welcome> for Welcome {
         const B: Border = Border("Welcome");
         let wire::Welcome { run_id, slot, config_json, heartbeat_ms } = welcome;
         B.at_most("config_json", config_json.as_bytes(), MAX_CONFIG_BYTES)?;
-        let config = serde_json::from_str(&config_json).map_err(|error| {
-            let problem = format!(
-                "is not a configuration of this version ({error}); \
-                 use the same version of worker and coordinator"
-            );
+        let config = RunConfig::from_json(&config_json).map_err(|faults| {
+            let problem = format!("is not valid here; use one version everywhere: {faults}");
             B.malformed("config_json", problem)
         })?;
         Ok(Self {
@@ -204,8 +201,7 @@ impl From<Welcome> for wire::Welcome {
         Self {
             run_id,
             slot: slot.0,
-            config_json: serde_json::to_string(&config)
-                .expect("a configuration has only strings, numbers and lists"),
+            config_json: config.to_json(),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
         }
     }
@@ -402,10 +398,18 @@ impl From<Dismiss> for wire::Dismiss {
 mod tests {
     use super::*;
     use crate::ids::{Cursor, Digest};
+    use crate::layers::Layers;
 
     #[test]
     fn every_coordinator_message_survives_the_wire() {
+        let config = Layers::default().resolve().unwrap().config;
         let messages = [
+            CoordinatorMessage::Welcome(Box::new(Welcome {
+                run_id: config.run.id.clone(),
+                slot: Slot(1),
+                heartbeat: Duration::from_millis(500),
+                config,
+            })),
             CoordinatorMessage::World(world()),
             CoordinatorMessage::Plan(PlanWindow {
                 generation: Generation(3),
@@ -469,8 +473,8 @@ mod tests {
             heartbeat_ms: 500,
         };
         let error = Welcome::try_from(wire).unwrap_err().to_string();
-        assert!(error.starts_with("Welcome.config_json is not a configuration"), "{error}");
-        assert!(error.ends_with("use the same version of worker and coordinator"), "{error}");
+        assert!(error.starts_with("Welcome.config_json is not valid here; use one"), "{error}");
+        assert!(error.contains("novelty"), "{error}");
     }
 
     fn world() -> World {

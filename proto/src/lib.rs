@@ -11,7 +11,7 @@
 //!   once they exist;
 //! * [`client`], [`server`]: the gRPC services in terms of those types;
 //! * [`limits`]: how much of anything the wire may carry, and the protocol's version;
-//! * [`config`]: what a run computes;
+//! * [`config`], [`layers`], [`presets`], [`validate`]: what a run computes, and how it is told;
 //! * [`schedule`]: how long a run is, and τ and η of its steps;
 //! * [`exit`]: how processes end.
 //!
@@ -22,13 +22,18 @@ pub mod config;
 pub mod coordinator_message;
 pub mod exit;
 pub mod ids;
+pub mod layers;
 pub mod limits;
+pub mod presets;
 pub mod schedule;
 pub mod server;
 pub mod status;
+pub mod validate;
 pub mod worker_message;
 
 mod border;
+mod faults;
+mod print;
 mod wire;
 
 pub use border::Malformed;
@@ -41,6 +46,7 @@ pub use coordinator_message::{
 };
 pub use exit::Exit;
 pub use limits::PROTOCOL_VERSION;
+pub use print::Difference;
 pub use status::{Phase, RunStatus, WorkerStatus};
 pub use worker_message::{
     CheckpointWritten, DataSet, Enlist, Goodbye, Heartbeat, Hello, StepReport, StepReports,
