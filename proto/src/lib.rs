@@ -1,1 +1,57 @@
-//! lockstep-proto
+//! What coordinator and workers must agree on: messages, configuration, schedules.
+//!
+//! ```text
+//!   worker                                          coordinator
+//!   WorkerMessage ── wire ──▶ TryFrom, checked ──▶  WorkerMessage
+//!   CoordinatorMessage ◀── TryFrom, checked ── wire ── CoordinatorMessage
+//! ```
+//!
+//! * [`ids`]: newtypes of names and counts;
+//! * [`worker_message`], [`coordinator_message`], [`status`]: the messages, as types that are valid
+//!   once they exist;
+//! * [`client`], [`server`]: the gRPC services in terms of those types;
+//! * [`limits`]: how much of anything the wire may carry, and the protocol's version;
+//! * [`config`], [`layers`], [`presets`], [`validate`]: what a run computes, and how it is told;
+//! * [`schedule`]: how long a run is, and τ and η of its steps;
+//! * [`exit`]: how processes end.
+//!
+//! Not here: tensors, files, clocks.
+
+pub mod client;
+pub mod config;
+pub mod coordinator_message;
+pub mod exit;
+pub mod ids;
+pub mod layers;
+pub mod limits;
+pub mod presets;
+pub mod schedule;
+pub mod server;
+pub mod status;
+pub mod validate;
+pub mod worker_message;
+
+mod border;
+mod faults;
+mod print;
+mod wire;
+
+pub use border::Malformed;
+pub use client::{
+    SessionClient, SessionError, SessionMessages, SessionSender, StatusClient, Verdict,
+};
+pub use coordinator_message::{
+    Abort, CoordinatorMessage, Dismiss, LaneRange, Member, PlanWindow, Secret, StepPlan, Stop,
+    Welcome, World,
+};
+pub use exit::Exit;
+pub use limits::PROTOCOL_VERSION;
+pub use print::Difference;
+pub use status::{Phase, RunStatus, WorkerStatus};
+pub use worker_message::{
+    CheckpointWritten, DataSet, Enlist, Goodbye, Heartbeat, Hello, StepReport, StepReports,
+    TrainingState, WorkerMessage, WorldEnd, WorldEnded,
+};
+
+/// Descriptors of the `.proto` files, for gRPC reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/lockstep.v1.bin"));

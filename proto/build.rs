@@ -1,0 +1,16 @@
+//! Compiles the `.proto` files without protoc, and keeps their descriptors for gRPC reflection.
+
+use std::path::PathBuf;
+
+use prost::Message;
+
+const FILES: [&str; 2] = ["lockstep/v1/session.proto", "lockstep/v1/status.proto"];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=lockstep");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?).join("lockstep.v1.bin");
+    std::fs::write(out, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,226 @@
+//! Typed clients: callers never see a wire type.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+use crate::border::Malformed;
+use crate::coordinator_message::CoordinatorMessage;
+use crate::limits::{MAX_MESSAGE_BYTES, SESSION_QUEUE};
+use crate::status::{RunStatus, WorkerStatus};
+use crate::wire;
+use crate::wire::session_client::SessionClient as WireSession;
+use crate::wire::status_client::StatusClient as WireStatus;
+use crate::worker_message::{Hello, WorkerMessage};
+
+/// How long a connection attempt may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Silence after which HTTP/2 asks whether the other end is still there, and how long it may take to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// Why a call to the coordinator failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The address is not a URI.
+    #[error("`{address}` is not an address; expected for example http://127.0.0.1:7400")]
+    Address {
+        /// As it was given.
+        address: String,
+        /// What the parser says.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// Nobody answers.
+    #[error("cannot reach the coordinator at {address}")]
+    Unreachable {
+        /// Where it was looked for.
+        address: String,
+        /// Why.
+        #[source]
+        source: tonic::transport::Error,
+    },
+    /// The coordinator says no, and would say so again.
+    #[error("the coordinator refused: {reason}")]
+    Refused {
+        /// Its sentence.
+        reason: String,
+    },
+    /// The coordinator has no place for this worker at the moment.
+    #[error("the coordinator has no place now: {reason}")]
+    Full {
+        /// Its sentence.
+        reason: String,
+    },
+    /// The session broke.
+    #[error("the session with the coordinator broke: {reason}")]
+    Broken {
+        /// What the transport says.
+        reason: String,
+    },
+    /// The coordinator sent something that it must not.
+    #[error("the coordinator sent a malformed message")]
+    Malformed(#[from] Malformed),
+}
+
+/// What a caller does with a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Try again, with backoff.
+    Retry,
+    /// Stop; a human must look.
+    GiveUp,
+}
+
+impl SessionError {
+    /// Callers branch on this, never on the message.
+    pub fn verdict(&self) -> Verdict {
+        match self {
+            Self::Unreachable { .. } | Self::Full { .. } | Self::Broken { .. } => Verdict::Retry,
+            Self::Address { .. } | Self::Refused { .. } | Self::Malformed(_) => Verdict::GiveUp,
+        }
+    }
+
+    fn from_status(status: &Status) -> Self {
+        let reason = status.message().to_owned();
+        if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument) {
+            return Self::Refused { reason };
+        }
+        if status.code() == Code::ResourceExhausted {
+            return Self::Full { reason };
+        }
+        Self::Broken { reason: format!("{} ({:?})", reason, status.code()) }
+    }
+}
+
+/// Opens sessions.
+#[derive(Debug)]
+pub struct SessionClient;
+
+impl SessionClient {
+    /// Opens a session and says hello. `address` is a URI such as `http://127.0.0.1:7400`.
+    ///
+    /// The first message to arrive is `Welcome`. The session ends when the sender is dropped and
+    /// everything queued has left.
+    pub async fn connect(
+        address: &str,
+        hello: Hello,
+    ) -> Result<(SessionSender, SessionMessages), SessionError> {
+        let channel = channel(address).await?;
+        let (queue, outgoing) = mpsc::channel(SESSION_QUEUE);
+        let sender = SessionSender { queue };
+        sender.send(WorkerMessage::Hello(hello)).await?;
+        let incoming = WireSession::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .join(ReceiverStream::new(outgoing))
+            .await
+            .map_err(|status| SessionError::from_status(&status))?
+            .into_inner();
+        Ok((sender, SessionMessages { incoming }))
+    }
+}
+
+/// The worker's side of a session, outwards. Clones share one queue.
+#[derive(Debug, Clone)]
+pub struct SessionSender {
+    queue: mpsc::Sender<wire::WorkerMessage>,
+}
+
+impl SessionSender {
+    /// Queues a message; waits while the queue is full. An error means that the session is over:
+    /// the reason comes from [`SessionMessages::next`].
+    pub async fn send(&self, message: WorkerMessage) -> Result<(), SessionError> {
+        self.queue
+            .send(message.into())
+            .await
+            .map_err(|_| SessionError::Broken { reason: "the stream is closed".into() })
+    }
+}
+
+/// The worker's side of a session, inwards.
+#[derive(Debug)]
+pub struct SessionMessages {
+    incoming: Streaming<wire::CoordinatorMessage>,
+}
+
+impl SessionMessages {
+    /// The next message; `None` once the coordinator has closed the session. Safe to drop half-way.
+    pub async fn next(&mut self) -> Option<Result<CoordinatorMessage, SessionError>> {
+        let message = self.incoming.next().await?;
+        Some(match message {
+            Ok(message) => message.try_into().map_err(SessionError::from),
+            Err(status) => Err(SessionError::from_status(&status)),
+        })
+    }
+}
+
+/// Asks about a run.
+#[derive(Debug, Clone)]
+pub struct StatusClient {
+    client: WireStatus<Channel>,
+}
+
+impl StatusClient {
+    /// Connects. `address` is a URI such as `http://127.0.0.1:7400`.
+    pub async fn connect(address: &str) -> Result<Self, SessionError> {
+        let client =
+            WireStatus::new(channel(address).await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { client })
+    }
+
+    /// The run now.
+    pub async fn get_run(&mut self) -> Result<RunStatus, SessionError> {
+        let answer = self.client.get_run(wire::GetRunRequest {}).await;
+        let run = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        Ok(run.try_into()?)
+    }
+
+    /// The run now and after every change, at most once per `min_interval`.
+    pub async fn watch_run(&mut self, min_interval: Duration) -> Result<RunChanges, SessionError> {
+        let min_interval_ms = u32::try_from(min_interval.as_millis()).unwrap_or(u32::MAX);
+        let answer = self.client.watch_run(wire::WatchRunRequest { min_interval_ms }).await;
+        let incoming = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        Ok(RunChanges { incoming })
+    }
+
+    /// Every worker with a session, by slot.
+    pub async fn list_workers(&mut self) -> Result<Vec<WorkerStatus>, SessionError> {
+        let answer = self.client.list_workers(wire::ListWorkersRequest {}).await;
+        let list = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        let wire::ListWorkersResponse { workers } = list;
+        Ok(workers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
+    }
+}
+
+/// Successive states of a run.
+#[derive(Debug)]
+pub struct RunChanges {
+    incoming: Streaming<wire::Run>,
+}
+
+impl RunChanges {
+    /// The next state; `None` once the coordinator has ended.
+    pub async fn next(&mut self) -> Option<Result<RunStatus, SessionError>> {
+        let run = self.incoming.next().await?;
+        Some(match run {
+            Ok(run) => run.try_into().map_err(SessionError::from),
+            Err(status) => Err(SessionError::from_status(&status)),
+        })
+    }
+}
+
+async fn channel(address: &str) -> Result<Channel, SessionError> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|source| SessionError::Address { address: address.to_owned(), source })?;
+    endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .connect()
+        .await
+        .map_err(|source| SessionError::Unreachable { address: address.to_owned(), source })
+}

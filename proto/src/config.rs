@@ -1,0 +1,269 @@
+//! The validated configuration of a run: what all workers must agree on.
+//!
+//! What each value may be stands in the table of keys in `validate.rs`, and only there.
+//!
+//! Not here: layering of preset, file, environment and flags (`layers.rs`), and what is a matter of
+//! one process only (addresses, folders, log format): those are flags of the binaries.
+
+use serde::{Deserialize, Serialize};
+
+/// Everything that decides what a run computes.
+///
+/// Made by [`crate::layers`] or [`RunConfig::from_json`], so it is valid unless altered by hand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Identity and size of the run.
+    pub run: Run,
+    /// Networks.
+    pub model: Model,
+    /// Data set as the engine sees it.
+    pub data: Data,
+    /// Random views.
+    pub augment: Augment,
+    /// Optimizer.
+    pub optimizer: Optimizer,
+    /// Batch size, length and schedules of τ and η.
+    pub schedule: Schedule,
+    /// Online linear probe.
+    pub probe: Probe,
+    /// kNN evaluation during training.
+    pub knn: Knn,
+    /// Checkpoints.
+    pub checkpoint: Checkpoint,
+    /// Plan windows, heartbeats, leases.
+    pub control: Control,
+    /// Collectives.
+    pub collective: Collective,
+}
+
+/// `[run]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Run {
+    /// Name of the run; a worker or checkpoint of another run is refused.
+    pub id: String,
+    /// Seed of initial weights, sample order and augmentations.
+    pub seed: u64,
+    /// Workers to wait for; also `--world`.
+    pub world: u32,
+}
+
+/// `[model]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Encoder.
+    pub arch: Arch,
+    /// Multiplies every channel count of the encoder, the stem's included.
+    pub width: f64,
+    /// First layers.
+    pub stem: Stem,
+    /// Hidden units of the projector.
+    pub projector_hidden: u32,
+    /// Dimensions of projection and prediction.
+    pub projection_dim: u32,
+    /// Hidden units of the predictor.
+    pub predictor_hidden: u32,
+    /// Initial weights of convolutions and linear layers.
+    pub init: Init,
+    /// Initial gamma of the last batch norm of every residual block; 1 in the paper's results, 0 in the authors' code.
+    pub last_gamma: f64,
+    /// Added to the variance in batch norm.
+    pub bn_eps: f64,
+    /// Share of the old running average kept by a batch-norm update.
+    pub bn_decay: f64,
+    /// Numbers that the engine computes in.
+    pub dtype: Dtype,
+}
+
+/// Depth of the encoder, a post-activation ResNet (v1, stride in the 3×3 convolution).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say all")]
+pub enum Arch {
+    Resnet18,
+    Resnet34,
+    Resnet50,
+    Resnet101,
+    Resnet152,
+    Resnet200,
+}
+
+/// First layers of the encoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stem {
+    /// 7×7/2 convolution and 3×3/2 max-pool, for photographs.
+    Imagenet,
+    /// 3×3/1 convolution, no pool, for small images.
+    Small,
+}
+
+/// Distribution of initial weights; all truncated at two standard deviations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Init {
+    /// Standard deviation `1/√fan_in`, the authors' code.
+    FanIn,
+    /// Convolutions `√(2/fan_out)`, torchvision's ResNet; linear layers `1/√fan_in`.
+    He,
+}
+
+/// Element type of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit.
+    F32,
+    /// 64-bit, for tests of exactness.
+    F64,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Data {
+    /// Side of the square views, in pixels.
+    pub image_size: u32,
+    /// Short side of the image before the centre crop of evaluation, in pixels; at least `image_size`.
+    pub eval_resize: u32,
+    /// V: virtual workers that the sample order is cut into; divides `schedule.global_batch`, at least `run.world`.
+    pub lanes: u32,
+    /// Samples of a lane that are shuffled together.
+    pub shuffle_block: u32,
+    /// Mean of each channel, on 0–1, subtracted from the views.
+    pub mean: [f32; 3],
+    /// Standard deviation of each channel, on 0–1, dividing the views.
+    pub std: [f32; 3],
+}
+
+/// `[augment]`: see the recipe's table; `[view 1, view 2]` where two values stand.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augment {
+    /// Share of the image's area in the random crop, `[from, to]`.
+    pub crop_area: [f64; 2],
+    /// Aspect ratio (width / height) of the random crop, `[from, to]`, drawn log-uniformly.
+    pub crop_ratio: [f64; 2],
+    /// Probability of a horizontal flip.
+    pub flip: f64,
+    /// Probability of colour jitter.
+    pub jitter: f64,
+    /// Strength of brightness jitter: factor in `[1 − b, 1 + b]`.
+    pub brightness: f64,
+    /// Strength of contrast jitter.
+    pub contrast: f64,
+    /// Strength of saturation jitter.
+    pub saturation: f64,
+    /// Strength of hue jitter, in turns.
+    pub hue: f64,
+    /// Probability of grayscale.
+    pub grayscale: f64,
+    /// Probability of Gaussian blur, per view.
+    pub blur: [f64; 2],
+    /// σ of the blur in pixels, `[from, to]`.
+    pub blur_sigma: [f64; 2],
+    /// Probability of solarization, per view.
+    pub solarize: [f64; 2],
+}
+
+/// `[optimizer]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Optimizer {
+    /// Update rule.
+    pub kind: OptimizerKind,
+    /// Momentum μ.
+    pub momentum: f64,
+    /// Weight decay; not applied to tensors of one dimension.
+    pub weight_decay: f64,
+    /// Trust coefficient of LARS.
+    pub trust: f64,
+}
+
+/// Update rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// Layer-wise adaptive rates.
+    Lars,
+    /// Stochastic gradient descent with momentum.
+    Sgd,
+}
+
+/// `[schedule]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// N: images per optimizer step over all ranks.
+    pub global_batch: u32,
+    /// Length of the run in passes over the data; `K = ⌊data_epochs·S/N⌋`.
+    pub data_epochs: f64,
+    /// Length in optimizer steps instead; 0: `data_epochs` decides.
+    pub steps: u64,
+    /// η at N = 256; peak `η = base_learning_rate·N/256`.
+    pub base_learning_rate: f64,
+    /// Linear warm-up of η in passes over the data; `W = ⌊warmup_data_epochs·S/N⌋`.
+    pub warmup_data_epochs: f64,
+    /// τ at step 0.
+    pub base_decay: f64,
+}
+
+/// `[probe]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Probe {
+    /// Train a linear classifier on the stopped representation of view 1, where the data has labels.
+    pub enabled: bool,
+}
+
+/// `[knn]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Knn {
+    /// Evaluate after every so many steps; 0: never during training.
+    pub every_steps: u64,
+    /// Neighbours; fewer than `samples`.
+    pub k: u32,
+    /// T of the weights exp(cos/T).
+    pub temperature: f64,
+    /// Images in the bank and as queries during training, from the training set; `worker eval knn` takes all.
+    pub samples: u32,
+}
+
+/// `[checkpoint]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Write one after every so many steps; 0: only at the end and when stopped.
+    pub every_steps: u64,
+    /// Newest checkpoints kept.
+    pub keep_last: u32,
+    /// Keep every checkpoint whose step is a multiple of this for ever; 0: none.
+    pub keep_every: u64,
+}
+
+/// `[control]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Control {
+    /// Steps in one plan window.
+    pub plan_window: u32,
+    /// Milliseconds between heartbeats.
+    pub heartbeat_ms: u32,
+    /// Milliseconds of silence after which a worker counts as lost; over two heartbeats.
+    pub lease_ms: u32,
+    /// Steps between comparisons of all ranks' digests; 0: only at checkpoints.
+    pub digest_every: u64,
+}
+
+/// `[collective]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Collective {
+    /// Size of a gradient bucket in MiB.
+    pub bucket_mib: u32,
+    /// Seconds after which a silent peer ends a collective.
+    pub timeout_s: u32,
+}

@@ -1,0 +1,36 @@
+//! How a process of Lockstep ends, as numbers that supervisors understand.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// Its work is done.
+    Done,
+    /// The configuration or an argument is wrong; starting again changes nothing.
+    ConfigFault,
+    /// Something outside failed; start the process again.
+    RestartMe,
+    /// Starting again was tried and did not help.
+    DoNotRestart,
+}
+
+impl Exit {
+    /// The process's exit code.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::ConfigFault => 42,
+            Self::RestartMe => 75,
+            Self::DoNotRestart => 93,
+        }
+    }
+
+    /// The meaning of an exit code; `None` for one that Lockstep does not use.
+    pub fn from_code(code: u32) -> Option<Self> {
+        [Self::Done, Self::ConfigFault, Self::RestartMe, Self::DoNotRestart]
+            .into_iter()
+            .find(|exit| u32::from(exit.code()) == code)
+    }
+}

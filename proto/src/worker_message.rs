@@ -1,0 +1,634 @@
+//! What a worker says to the coordinator, and the checks that turn wire messages into it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::border::{Border, Malformed, clip};
+use crate::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
+use crate::limits::{MAX_REPLACED_SAMPLES, MAX_REPORTS};
+use crate::wire;
+
+/// Highest loss that the wire accepts: 8, and room for rounding.
+const MAX_LOSS: f64 = 8.001;
+
+/// Anything that a worker says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerMessage {
+    /// The first message of a session.
+    Hello(Hello),
+    /// Ready for a world.
+    Enlist(Enlist),
+    /// Alive.
+    Heartbeat(Heartbeat),
+    /// Steps are finished.
+    Reports(StepReports),
+    /// The world is over for this worker.
+    WorldEnded(WorldEnded),
+    /// A checkpoint is on disk.
+    CheckpointWritten(CheckpointWritten),
+    /// The worker ends by its own will.
+    Goodbye(Goodbye),
+}
+
+/// Who is calling, and with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Protocol version of the worker.
+    pub protocol: u32,
+    /// The run this worker expects; `None`: any run.
+    pub run_id: Option<String>,
+    /// Unique per process start.
+    pub worker: WorkerUid,
+    /// The worker's place in its job; `None`: the coordinator chooses.
+    pub slot: Option<Slot>,
+    /// Host name, for people.
+    pub host: String,
+    /// Version of the worker binary.
+    pub version: String,
+    /// Device of the engine, for people.
+    pub device: String,
+    /// The data set as this worker sees it.
+    pub data: DataSet,
+}
+
+/// Identity and shape of a packed data set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DataSet {
+    /// Hash of the manifest.
+    pub fingerprint: String,
+    /// Samples in all shards, at least 1.
+    pub samples: u64,
+    /// Number of labelled classes; 0: no labels.
+    pub classes: u32,
+}
+
+/// "I am ready for a world."
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enlist {
+    /// Where the collectives of this worker listen.
+    pub collective_address: SocketAddr,
+    /// Newest training state that this worker holds; `None`: it would start from the seed.
+    pub state: Option<TrainingState>,
+}
+
+/// A point in training, named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainingState {
+    /// Optimizer steps applied.
+    pub step: Step,
+    /// Global batches consumed.
+    pub cursor: Cursor,
+    /// Digest of the full state.
+    pub digest: Digest,
+}
+
+impl TrainingState {
+    /// The state that follows from the seed alone. Its digest is known to workers only, so it is 0 here.
+    pub const INITIAL: Self = Self { step: Step(0), cursor: Cursor(0), digest: Digest(0) };
+}
+
+/// "I am alive."
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// World that the worker trains in; 0: none.
+    pub generation: Generation,
+    /// Step in flight.
+    pub step: Step,
+    /// Collective operations issued in this generation.
+    pub collective_sequence: u64,
+}
+
+/// Reports of finished steps, oldest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReports {
+    /// World that made them.
+    pub generation: Generation,
+    /// At least one.
+    pub reports: Vec<StepReport>,
+}
+
+/// One worker's account of one finished step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// k; for a skipped step, the step that was tried.
+    pub step: Step,
+    /// Global batch that was used.
+    pub cursor: Cursor,
+    /// False: skipped on all ranks because something was not finite.
+    pub applied: bool,
+    /// Loss over the global batch, 0 to 8. Anything, not-a-number included, where the step was skipped.
+    pub loss: f64,
+    /// Mean standard deviation of the L2-normalized projections. Anything where the step was skipped.
+    pub z_std: f64,
+    /// Images that this worker used.
+    pub images: u32,
+    /// Duration of the step on this worker.
+    pub duration: Duration,
+    /// Part of it spent waiting for input.
+    pub data_wait: Duration,
+    /// Cross-entropy of the online probe; `None` without labels.
+    pub probe_loss: Option<f64>,
+    /// Accuracy of the online probe, 0 to 1; `None` without labels.
+    pub probe_accuracy: Option<f64>,
+    /// Accuracy of the kNN evaluation made after this step, 0 to 1; `None` where none was made.
+    pub knn_accuracy: Option<f64>,
+    /// Digest of the state after the step; `None` where none was taken.
+    pub digest: Option<Digest>,
+    /// Ids of corrupt samples that this worker replaced.
+    pub replaced_samples: Vec<u64>,
+}
+
+/// This worker has left its world and keeps its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorldEnded {
+    /// The world that ended.
+    pub generation: Generation,
+    /// Why.
+    pub reason: WorldEnd,
+    /// For people: the error, or empty.
+    pub detail: String,
+    /// Rank that this worker holds responsible.
+    pub culprit: Option<Rank>,
+}
+
+/// Why a world ended for a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorldEnd {
+    /// All planned steps of the run are applied.
+    Complete,
+    /// The ranks agreed to stop at a step edge.
+    Stopped,
+    /// A collective failed, or the world could not be formed.
+    Failed,
+}
+
+/// A checkpoint is safe on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointWritten {
+    /// The world that wrote it.
+    pub generation: Generation,
+    /// The state it holds.
+    pub state: TrainingState,
+    /// Where, for people.
+    pub path: String,
+}
+
+/// The last message of a worker that ends by its own will.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goodbye {
+    /// For people; may be empty.
+    pub reason: String,
+}
+
+impl TryFrom<wire::WorkerMessage> for WorkerMessage {
+    type Error = Malformed;
+
+    fn try_from(message: wire::WorkerMessage) -> Result<Self, Malformed> {
+        use wire::worker_message::Kind;
+        let wire::WorkerMessage { kind } = message;
+        Ok(match Border("WorkerMessage").required("kind", kind)? {
+            Kind::Hello(hello) => Self::Hello(hello.try_into()?),
+            Kind::Enlist(enlist) => Self::Enlist(enlist.try_into()?),
+            Kind::Heartbeat(heartbeat) => Self::Heartbeat(heartbeat.into()),
+            Kind::Reports(reports) => Self::Reports(reports.try_into()?),
+            Kind::WorldEnded(ended) => Self::WorldEnded(ended.try_into()?),
+            Kind::CheckpointWritten(written) => Self::CheckpointWritten(written.try_into()?),
+            Kind::Goodbye(goodbye) => Self::Goodbye(goodbye.into()),
+        })
+    }
+}
+
+impl From<WorkerMessage> for wire::WorkerMessage {
+    fn from(message: WorkerMessage) -> Self {
+        use wire::worker_message::Kind;
+        let kind = match message {
+            WorkerMessage::Hello(hello) => Kind::Hello(hello.into()),
+            WorkerMessage::Enlist(enlist) => Kind::Enlist(enlist.into()),
+            WorkerMessage::Heartbeat(heartbeat) => Kind::Heartbeat(heartbeat.into()),
+            WorkerMessage::Reports(reports) => Kind::Reports(reports.into()),
+            WorkerMessage::WorldEnded(ended) => Kind::WorldEnded(ended.into()),
+            WorkerMessage::CheckpointWritten(written) => Kind::CheckpointWritten(written.into()),
+            WorkerMessage::Goodbye(goodbye) => Kind::Goodbye(goodbye.into()),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::Hello> for Hello {
+    type Error = Malformed;
+
+    fn try_from(hello: wire::Hello) -> Result<Self, Malformed> {
+        const B: Border = Border("Hello");
+        let wire::Hello { protocol, run_id, worker_uid, slot, host, version, device, data } = hello;
+        Ok(Self {
+            protocol: B.positive("protocol", protocol)?,
+            run_id: run_id.map(|id| B.name("run_id", id)).transpose()?,
+            worker: WorkerUid(B.name("worker_uid", worker_uid)?),
+            slot: slot.map(Slot),
+            host: B.name_or_empty("host", host)?,
+            version: B.name("version", version)?,
+            device: B.name("device", device)?,
+            data: B.required("data", data)?.try_into()?,
+        })
+    }
+}
+
+impl From<Hello> for wire::Hello {
+    fn from(hello: Hello) -> Self {
+        let Hello { protocol, run_id, worker, slot, host, version, device, data } = hello;
+        Self {
+            protocol,
+            run_id,
+            worker_uid: worker.0,
+            slot: slot.map(|slot| slot.0),
+            host,
+            version,
+            device,
+            data: Some(data.into()),
+        }
+    }
+}
+
+impl TryFrom<wire::DataSet> for DataSet {
+    type Error = Malformed;
+
+    fn try_from(data: wire::DataSet) -> Result<Self, Malformed> {
+        const B: Border = Border("DataSet");
+        let wire::DataSet { fingerprint, samples, classes } = data;
+        Ok(Self {
+            fingerprint: B.name("fingerprint", fingerprint)?,
+            samples: B.positive("samples", samples)?,
+            classes,
+        })
+    }
+}
+
+impl From<DataSet> for wire::DataSet {
+    fn from(data: DataSet) -> Self {
+        let DataSet { fingerprint, samples, classes } = data;
+        Self { fingerprint, samples, classes }
+    }
+}
+
+impl TryFrom<wire::Enlist> for Enlist {
+    type Error = Malformed;
+
+    fn try_from(enlist: wire::Enlist) -> Result<Self, Malformed> {
+        let wire::Enlist { collective_address, state } = enlist;
+        Ok(Self {
+            collective_address: Border("Enlist")
+                .address("collective_address", &collective_address)?,
+            state: state.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<Enlist> for wire::Enlist {
+    fn from(enlist: Enlist) -> Self {
+        let Enlist { collective_address, state } = enlist;
+        Self { collective_address: collective_address.to_string(), state: state.map(Into::into) }
+    }
+}
+
+impl TryFrom<wire::TrainingState> for TrainingState {
+    type Error = Malformed;
+
+    fn try_from(state: wire::TrainingState) -> Result<Self, Malformed> {
+        let wire::TrainingState { step, cursor, digest } = state;
+        if cursor < step {
+            let problem = format!("is {cursor} at step {step}; every step consumes a batch");
+            return Err(Border("TrainingState").malformed("cursor", problem));
+        }
+        Ok(Self { step: Step(step), cursor: Cursor(cursor), digest: Digest(digest) })
+    }
+}
+
+impl From<TrainingState> for wire::TrainingState {
+    fn from(state: TrainingState) -> Self {
+        let TrainingState { step, cursor, digest } = state;
+        Self { step: step.0, cursor: cursor.0, digest: digest.0 }
+    }
+}
+
+impl From<wire::Heartbeat> for Heartbeat {
+    fn from(heartbeat: wire::Heartbeat) -> Self {
+        let wire::Heartbeat { generation, step, collective_sequence } = heartbeat;
+        Self { generation: Generation(generation), step: Step(step), collective_sequence }
+    }
+}
+
+impl From<Heartbeat> for wire::Heartbeat {
+    fn from(heartbeat: Heartbeat) -> Self {
+        let Heartbeat { generation, step, collective_sequence } = heartbeat;
+        Self { generation: generation.0, step: step.0, collective_sequence }
+    }
+}
+
+impl TryFrom<wire::StepReports> for StepReports {
+    type Error = Malformed;
+
+    fn try_from(reports: wire::StepReports) -> Result<Self, Malformed> {
+        const B: Border = Border("StepReports");
+        let wire::StepReports { generation, reports } = reports;
+        B.some("reports", &reports, MAX_REPORTS)?;
+        Ok(Self {
+            generation: Generation(B.positive("generation", generation)?),
+            reports: reports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<StepReports> for wire::StepReports {
+    fn from(reports: StepReports) -> Self {
+        let StepReports { generation, reports } = reports;
+        Self { generation: generation.0, reports: reports.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl TryFrom<wire::StepReport> for StepReport {
+    type Error = Malformed;
+
+    fn try_from(report: wire::StepReport) -> Result<Self, Malformed> {
+        const B: Border = Border("StepReport");
+        let wire::StepReport {
+            step,
+            cursor,
+            applied,
+            loss,
+            z_std,
+            images,
+            step_us,
+            data_wait_us,
+            probe_loss,
+            probe_accuracy,
+            digest,
+            replaced_samples,
+            knn_accuracy,
+        } = report;
+        if applied && !(0.0..=MAX_LOSS).contains(&loss) {
+            let problem = format!("is {loss} at step {step}, expected 0 to 8");
+            return Err(B.malformed("loss", problem));
+        }
+        if applied && !(z_std.is_finite() && z_std >= 0.0) {
+            return Err(B.malformed("z_std", format!("is {z_std} at step {step}")));
+        }
+        B.at_most("replaced_samples", &replaced_samples, MAX_REPLACED_SAMPLES)?;
+        let share = |field, value: Option<f64>| {
+            value.map(|value| B.within(field, value, (0.0, 1.0))).transpose()
+        };
+        Ok(Self {
+            step: Step(step),
+            cursor: Cursor(cursor),
+            applied,
+            loss,
+            z_std,
+            images,
+            duration: Duration::from_micros(step_us),
+            data_wait: Duration::from_micros(data_wait_us),
+            probe_loss,
+            probe_accuracy: share("probe_accuracy", probe_accuracy)?,
+            knn_accuracy: share("knn_accuracy", knn_accuracy)?,
+            digest: digest.map(Digest),
+            replaced_samples,
+        })
+    }
+}
+
+impl From<StepReport> for wire::StepReport {
+    fn from(report: StepReport) -> Self {
+        let StepReport {
+            step,
+            cursor,
+            applied,
+            loss,
+            z_std,
+            images,
+            duration,
+            data_wait,
+            probe_loss,
+            probe_accuracy,
+            knn_accuracy,
+            digest,
+            replaced_samples,
+        } = report;
+        Self {
+            step: step.0,
+            cursor: cursor.0,
+            applied,
+            loss,
+            z_std,
+            images,
+            step_us: micros(duration),
+            data_wait_us: micros(data_wait),
+            probe_loss,
+            probe_accuracy,
+            digest: digest.map(|digest| digest.0),
+            replaced_samples,
+            knn_accuracy,
+        }
+    }
+}
+
+impl TryFrom<wire::WorldEnded> for WorldEnded {
+    type Error = Malformed;
+
+    fn try_from(ended: wire::WorldEnded) -> Result<Self, Malformed> {
+        const B: Border = Border("WorldEnded");
+        let wire::WorldEnded { generation, reason, detail, culprit } = ended;
+        let reason = match wire::WorldEnd::try_from(reason) {
+            Ok(wire::WorldEnd::Complete) => WorldEnd::Complete,
+            Ok(wire::WorldEnd::Stopped) => WorldEnd::Stopped,
+            Ok(wire::WorldEnd::Failed) => WorldEnd::Failed,
+            Ok(wire::WorldEnd::Unspecified) | Err(_) => {
+                return Err(B.malformed("reason", format!("is {reason}, which has no meaning")));
+            }
+        };
+        Ok(Self {
+            generation: Generation(B.positive("generation", generation)?),
+            reason,
+            detail: clip(detail),
+            culprit: culprit.map(Rank),
+        })
+    }
+}
+
+impl From<WorldEnded> for wire::WorldEnded {
+    fn from(ended: WorldEnded) -> Self {
+        let WorldEnded { generation, reason, detail, culprit } = ended;
+        let reason = match reason {
+            WorldEnd::Complete => wire::WorldEnd::Complete,
+            WorldEnd::Stopped => wire::WorldEnd::Stopped,
+            WorldEnd::Failed => wire::WorldEnd::Failed,
+        };
+        Self {
+            generation: generation.0,
+            reason: reason.into(),
+            detail: clip(detail),
+            culprit: culprit.map(|rank| rank.0),
+        }
+    }
+}
+
+impl TryFrom<wire::CheckpointWritten> for CheckpointWritten {
+    type Error = Malformed;
+
+    fn try_from(written: wire::CheckpointWritten) -> Result<Self, Malformed> {
+        const B: Border = Border("CheckpointWritten");
+        let wire::CheckpointWritten { generation, state, path } = written;
+        Ok(Self {
+            generation: Generation(B.positive("generation", generation)?),
+            state: B.required("state", state)?.try_into()?,
+            path: clip(path),
+        })
+    }
+}
+
+impl From<CheckpointWritten> for wire::CheckpointWritten {
+    fn from(written: CheckpointWritten) -> Self {
+        let CheckpointWritten { generation, state, path } = written;
+        Self { generation: generation.0, state: Some(state.into()), path: clip(path) }
+    }
+}
+
+impl From<wire::Goodbye> for Goodbye {
+    fn from(goodbye: wire::Goodbye) -> Self {
+        let wire::Goodbye { reason } = goodbye;
+        Self { reason: clip(reason) }
+    }
+}
+
+impl From<Goodbye> for wire::Goodbye {
+    fn from(goodbye: Goodbye) -> Self {
+        let Goodbye { reason } = goodbye;
+        Self { reason: clip(reason) }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_worker_message_survives_the_wire() {
+        let state = TrainingState { step: Step(7), cursor: Cursor(8), digest: Digest(9) };
+        let messages = [
+            WorkerMessage::Hello(hello()),
+            WorkerMessage::Enlist(Enlist {
+                collective_address: "10.0.0.1:4000".parse().unwrap(),
+                state: Some(state),
+            }),
+            WorkerMessage::Heartbeat(Heartbeat {
+                generation: Generation(1),
+                step: Step(2),
+                collective_sequence: 3,
+            }),
+            WorkerMessage::Reports(StepReports {
+                generation: Generation(1),
+                reports: vec![report()],
+            }),
+            WorkerMessage::WorldEnded(WorldEnded {
+                generation: Generation(1),
+                reason: WorldEnd::Failed,
+                detail: "lost the connection".into(),
+                culprit: Some(Rank(1)),
+            }),
+            WorkerMessage::CheckpointWritten(CheckpointWritten {
+                generation: Generation(1),
+                state,
+                path: "checkpoints/step-7".into(),
+            }),
+            WorkerMessage::Goodbye(Goodbye { reason: "asked to leave".into() }),
+        ];
+        for message in messages {
+            let wire = wire::WorkerMessage::from(message.clone());
+            assert_eq!(WorkerMessage::try_from(wire).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn a_report_with_a_nan_loss_is_refused_and_says_where_it_came_from() {
+        let mut report = wire::StepReport::from(report());
+        report.loss = f64::NAN;
+        let error = StepReport::try_from(report).unwrap_err();
+        assert_eq!(error.to_string(), "StepReport.loss is NaN at step 17, expected 0 to 8");
+    }
+
+    #[test]
+    fn a_skipped_step_may_report_a_loss_that_is_not_finite() {
+        let mut report = wire::StepReport::from(report());
+        (report.loss, report.z_std, report.applied) = (f64::NAN, f64::INFINITY, false);
+        assert!(StepReport::try_from(report).is_ok());
+    }
+
+    #[test]
+    fn a_message_of_no_kind_is_refused() {
+        let error = WorkerMessage::try_from(wire::WorkerMessage { kind: None }).unwrap_err();
+        assert_eq!(error.to_string(), "WorkerMessage.kind is missing");
+    }
+
+    #[test]
+    fn a_hello_without_a_name_or_a_data_set_is_refused() {
+        let mut nameless = wire::Hello::from(hello());
+        nameless.worker_uid.clear();
+        let error = Hello::try_from(nameless).unwrap_err();
+        assert_eq!(error.to_string(), "Hello.worker_uid is empty");
+
+        let mut homeless = wire::Hello::from(hello());
+        homeless.data = None;
+        let error = Hello::try_from(homeless).unwrap_err();
+        assert_eq!(error.to_string(), "Hello.data is missing");
+    }
+
+    #[test]
+    fn a_world_end_of_unknown_reason_is_refused() {
+        let ended = |reason| wire::WorldEnded { generation: 1, reason, ..Default::default() };
+        for reason in [0, 99] {
+            let error = WorldEnded::try_from(ended(reason)).unwrap_err();
+            assert!(error.to_string().starts_with("WorldEnded.reason is"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_applied_more_steps_than_it_read_batches_is_refused() {
+        let error = TrainingState::try_from(wire::TrainingState { step: 5, cursor: 4, digest: 0 });
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "TrainingState.cursor is 4 at step 5; every step consumes a batch"
+        );
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            protocol: 1,
+            run_id: Some("demo".into()),
+            worker: WorkerUid("w-1".into()),
+            slot: Some(Slot(0)),
+            host: "node-1".into(),
+            version: "0.1.0".into(),
+            device: "cpu".into(),
+            data: DataSet { fingerprint: "abc".into(), samples: 70_000, classes: 10 },
+        }
+    }
+
+    fn report() -> StepReport {
+        StepReport {
+            step: Step(17),
+            cursor: Cursor(18),
+            applied: true,
+            loss: 3.5,
+            z_std: 0.08,
+            images: 64,
+            duration: Duration::from_millis(250),
+            data_wait: Duration::from_micros(300),
+            probe_loss: Some(2.3),
+            probe_accuracy: Some(0.25),
+            knn_accuracy: Some(0.5),
+            digest: Some(Digest(0xfeed)),
+            replaced_samples: vec![3, 4],
+        }
+    }
+}
