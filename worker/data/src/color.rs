@@ -4,7 +4,6 @@
 //! Values are in 0..=1 and clipped after each operation. Planes (R, G, B one
 //! after the other) let every loop here run over plain slices without branches,
 //! so that the compiler turns them into vector code.
-#![expect(clippy::many_single_char_names, reason = "r, g and b are the names of the channels")]
 
 /// Weights of R, G, B in luma (ITU-R 601, rounded as torchvision rounds them).
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];

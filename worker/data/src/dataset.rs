@@ -47,7 +47,6 @@ impl Dataset {
     /// If there is no such sample, or the disk fails.
     pub fn read(&self, id: SampleId, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
         let SampleAddress { shard, index } = self.address(id)?;
-        let index = usize::try_from(index).expect("an index of members in memory");
         self.shards[shard].read(index, buffer)
     }
 

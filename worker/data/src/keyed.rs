@@ -83,7 +83,12 @@ impl Key {
     /// Uniform in `0..limit`; the bias is below `limit`/2⁶⁴.
     pub fn below(self, index: u64, limit: u64) -> u64 {
         let product = u128::from(self.bits(index)) * u128::from(limit);
-        u64::try_from(product >> 64).expect("the upper half of a 128-bit product")
+        upper_half(product)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "below a usize")]
+    fn below_len(self, index: u64, len: usize) -> usize {
+        self.below(index, len as u64) as usize
     }
 
     fn block(self, index: u64, tag: u32) -> u64 {
@@ -96,8 +101,7 @@ impl Key {
 /// Shuffles in place, every order equally likely (Fisher–Yates).
 pub fn shuffle<T>(items: &mut [T], key: Key) {
     for last in (1..items.len()).rev() {
-        let other = key.below(last as u64, last as u64 + 1);
-        items.swap(last, usize::try_from(other).expect("below the length of a slice"));
+        items.swap(last, key.below_len(last as u64, last + 1));
     }
 }
 
@@ -149,6 +153,11 @@ impl Permutation {
 fn wide_product(a: u32, b: u32) -> (u32, u32) {
     let [low, high] = halves(u64::from(a) * u64::from(b));
     (high, low)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the upper 64 of 128 bits")]
+fn upper_half(value: u128) -> u64 {
+    (value >> 64) as u64
 }
 
 /// Lower and upper half.

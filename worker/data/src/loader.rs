@@ -1,7 +1,7 @@
 //! Batches of view pairs, made ahead of the training step.
 //!
 //! ```text
-//!  order ──▶ ids of a batch ──▶ read, decode, two views ──▶ bounded queue ──▶ next()
+//!  order ──▶ ids of a batch ──▶ read, decode, two views ──▶ bounded queue ──▶ next_batch()
 //!                               one slot at a time, any thread        ◀── recycle()
 //! ```
 //!
@@ -128,8 +128,8 @@ impl Loader {
     /// # Errors
     ///
     /// If reading failed. The loader then makes no more batches.
-    pub fn next(&mut self) -> Result<LoadedBatch, DataError> {
-        let batches = self.batches.as_ref().expect("only drop takes the queue");
+    pub fn next_batch(&mut self) -> Result<LoadedBatch, DataError> {
+        let batches = self.batches.as_ref().ok_or(DataError::LoaderStopped)?;
         batches.recv().unwrap_or(Err(DataError::LoaderStopped))
     }
 

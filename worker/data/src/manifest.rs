@@ -85,7 +85,7 @@ impl Manifest {
 
     /// Samples in all shards.
     pub fn samples(&self) -> u64 {
-        *self.starts.last().expect("starts ends with the total")
+        self.starts.last().copied().unwrap_or_default()
     }
 
     /// Shards in manifest order.
@@ -115,8 +115,7 @@ impl Manifest {
 
     /// Names the content: equal on two machines if and only if their data sets are.
     pub fn fingerprint(&self) -> String {
-        let text = serde_json::to_vec(self).expect("a manifest is plain data");
-        blake3::hash(&text).to_hex().to_string()
+        blake3::hash(&self.json()).to_hex().to_string()
     }
 
     /// Where a sample lies; `None` past the end.
@@ -175,8 +174,11 @@ impl Manifest {
 
     /// Writes the manifest so that it is there whole or not at all.
     pub(crate) fn store(&self, dir: &Path) -> Result<(), DataError> {
-        let text = serde_json::to_vec_pretty(self).expect("a manifest is plain data");
-        write_atomically(dir, FILE_NAME, &text)
+        write_atomically(dir, FILE_NAME, &self.json())
+    }
+
+    fn json(&self) -> Vec<u8> {
+        serde_json::to_vec_pretty(self).expect("a manifest is plain data")
     }
 }
 

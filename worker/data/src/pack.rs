@@ -301,10 +301,10 @@ impl Moments {
         let pixels = image.pixels.as_chunks::<3>().0;
         self.pixels += pixels.len() as u64;
         for pixel in pixels {
-            for channel in 0..3 {
-                let value = u64::from(pixel[channel]);
-                self.sums[channel] += value;
-                self.squares[channel] += value * value;
+            for ((sum, square), value) in self.sums.iter_mut().zip(&mut self.squares).zip(pixel) {
+                let value = u64::from(*value);
+                *sum += value;
+                *square += value * value;
             }
         }
     }

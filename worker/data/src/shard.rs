@@ -56,7 +56,8 @@ impl Shard {
     }
 
     /// Replaces `buffer` with the stored bytes of a sample.
-    pub(crate) fn read(&self, index: usize, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
+    pub(crate) fn read(&self, index: u64, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
+        let index = usize::try_from(index).expect("an index of members in memory");
         let Member { offset, bytes, label } = self.members[index];
         buffer.resize(bytes, 0);
         self.file.read_exact_at(buffer, offset).map_err(DataError::io("read", &self.path))?;

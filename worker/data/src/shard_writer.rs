@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error_with_the_name_of_the_shard() {
         let mut shard = ShardWriter::create(PathBuf::from("/dev/full")).unwrap();
-        let result = shard.append(SampleId(0), &[0xFF; 100_000], Label(0));
+        let result = shard.append(SampleId(0), &vec![0xFF; 100_000], Label(0));
         let error = result.and_then(|()| shard.finish().map(drop)).unwrap_err();
         assert_eq!(error.to_string(), "cannot write /dev/full");
         let source = std::error::Error::source(&error).unwrap().to_string();

@@ -92,7 +92,6 @@ fn sample_problems(shard: &Shard, entry: &ShardEntry, first: u64) -> Vec<String>
     let (mut bytes, mut image) = (Vec::new(), RgbImage::default());
     let mut decoder = Decoder::default();
     let mut check = |index: u64| {
-        let index = usize::try_from(index).map_err(|error| error.to_string())?;
         shard.read(index, &mut bytes).map_err(|error| error.to_string())?;
         decoder.decode(&bytes, &mut image)
     };
