@@ -1,0 +1,329 @@
+//! Batches of view pairs, made ahead of the training step.
+//!
+//! ```text
+//!  order ──▶ ids of a batch ──▶ read, decode, two views ──▶ bounded queue ──▶ next_batch()
+//!                               one slot at a time, any thread        ◀── recycle()
+//! ```
+//!
+//! The content of a batch is fixed by (cursor, lane, slot) and the seed, never
+//! by timing: a thread writes only into the slot it took. Batches come in the
+//! order of their cursors.
+//!
+//! A damaged image does not stop a run: the next good sample of its shard
+//! takes its place (and its draws), and the batch says so in
+//! [`LoadedBatch::replaced`]. A failing disk does stop it.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::dataset::Dataset;
+use crate::decode::{Decoder, RgbImage};
+use crate::error::{DataError, Verdict};
+use crate::order::Order;
+use crate::parallel;
+use crate::sample::{Label, SampleAddress, SampleId};
+use crate::view::{Augmenter, View, ViewKey, ViewParams, ViewRecipe};
+
+/// Samples that are tried in place of a damaged one before the run stops.
+const MAX_REPLACEMENTS: u64 = 32;
+
+/// What a loader reads, and with how much of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoaderConfig {
+    /// Seed of the augmentations.
+    pub seed: u64,
+    /// The lanes that this rank was dealt.
+    pub lanes: Range<u32>,
+    /// The global batch to begin with, counted from the start of the run.
+    pub first_cursor: u64,
+    /// Threads that read, decode and augment.
+    pub threads: usize,
+    /// Finished batches that may wait in the queue.
+    pub batches_ahead: usize,
+}
+
+/// This rank's share of a global batch.
+#[derive(Debug, Default)]
+pub struct LoadedBatch {
+    /// The global batch, counted from the start of the run.
+    pub cursor: u64,
+    /// The samples by (lane, slot), as the order gives them.
+    pub sample_ids: Vec<SampleId>,
+    /// Their labels (those of the replacements where there are any).
+    pub labels: Vec<Label>,
+    /// First views, NHWC, normalized.
+    pub view_one: Vec<f32>,
+    /// Second views, NHWC, normalized.
+    pub view_two: Vec<f32>,
+    /// Damaged samples and what was used in their place.
+    pub replaced: Vec<Replacement>,
+    /// What making the batch took, summed over threads.
+    pub times: StageTimes,
+}
+
+/// A damaged sample that was not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replacement {
+    /// The sample that the order asked for.
+    pub wanted: SampleId,
+    /// The sample that was used.
+    pub used: SampleId,
+    /// What is wrong with the wanted one, with the name of its shard.
+    pub reason: String,
+}
+
+/// Time per stage, summed over threads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StageTimes {
+    /// Reading stored bytes.
+    pub read: Duration,
+    /// Decoding to pixels.
+    pub decode: Duration,
+    /// Both views.
+    pub augment: Duration,
+}
+
+/// Makes batches on threads of its own; dropping it joins them.
+#[derive(Debug)]
+pub struct Loader {
+    batches: Option<Receiver<Result<LoadedBatch, DataError>>>,
+    used: Sender<LoadedBatch>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Loader {
+    /// Starts making batches.
+    ///
+    /// # Errors
+    ///
+    /// If a setting cannot work or the operating system refuses a thread.
+    pub fn start(
+        dataset: Arc<Dataset>,
+        order: Order,
+        recipe: ViewRecipe,
+        config: LoaderConfig,
+    ) -> Result<Self, DataError> {
+        recipe.check()?;
+        config.check(&order)?;
+        let (sender, batches) = sync_channel(config.batches_ahead);
+        let (used, free) = channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let workers = (0..config.threads).map(|_| Worker::default()).collect();
+        let maker =
+            Maker { dataset, order, recipe, config, workers, free, stop: Arc::clone(&stop) };
+        let thread = std::thread::Builder::new()
+            .name("loader".into())
+            .spawn(move || maker.run(&sender))
+            .map_err(DataError::io("start a thread for", "the loader"))?;
+        Ok(Self { batches: Some(batches), used, stop, thread: Some(thread) })
+    }
+
+    /// The next batch, in the order of cursors; waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If reading failed. The loader then makes no more batches.
+    pub fn next_batch(&mut self) -> Result<LoadedBatch, DataError> {
+        let batches = self.batches.as_ref().ok_or(DataError::LoaderStopped)?;
+        batches.recv().unwrap_or(Err(DataError::LoaderStopped))
+    }
+
+    /// Gives the memory of a batch back for a later one.
+    pub fn recycle(&self, batch: LoadedBatch) {
+        // Nobody takes it after the loader has stopped; then it is simply freed.
+        drop(self.used.send(batch));
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.batches.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic was already printed by the thread itself.
+            drop(thread.join());
+        }
+    }
+}
+
+impl LoaderConfig {
+    fn check(&self, order: &Order) -> Result<(), DataError> {
+        let lanes = order.lanes();
+        if self.lanes.is_empty() || self.lanes.end > lanes {
+            let Range { start, end } = self.lanes;
+            let problem = format!("are {start}..{end}; a rank needs at least one of 0..{lanes}");
+            return Err(DataError::setting("lanes", problem));
+        }
+        if self.threads == 0 {
+            return Err(DataError::setting("threads", "is 0; choose 1 or more"));
+        }
+        Ok(())
+    }
+}
+
+/// The loader's thread: everything that making a batch needs.
+struct Maker {
+    dataset: Arc<Dataset>,
+    order: Order,
+    recipe: ViewRecipe,
+    config: LoaderConfig,
+    workers: Vec<Worker>,
+    free: Receiver<LoadedBatch>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Maker {
+    fn run(mut self, batches: &SyncSender<Result<LoadedBatch, DataError>>) {
+        for cursor in self.config.first_cursor.. {
+            let batch = self.make(cursor);
+            let failed = batch.is_err();
+            if batches.send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    fn make(&mut self, cursor: u64) -> Result<LoadedBatch, DataError> {
+        let mut batch = self.free.try_recv().unwrap_or_default();
+        let view_len = self.recipe.view_len();
+        batch.cursor = cursor;
+        batch.sample_ids = self.order.batch(cursor, self.config.lanes.clone());
+        let samples = batch.sample_ids.len();
+        batch.labels.resize(samples, Label(0));
+        batch.view_one.resize(samples * view_len, 0.0);
+        batch.view_two.resize(samples * view_len, 0.0);
+
+        let replaced = Mutex::new(Vec::new());
+        let job = Job {
+            dataset: &self.dataset,
+            recipe: &self.recipe,
+            seed: self.config.seed,
+            data_epoch: self.order.data_epoch(cursor),
+            stop: &self.stop,
+            replaced: &replaced,
+        };
+        let views = batch.view_one.chunks_exact_mut(view_len);
+        let views = views.zip(batch.view_two.chunks_exact_mut(view_len));
+        let slots = batch
+            .sample_ids
+            .iter()
+            .zip(&mut batch.labels)
+            .zip(views)
+            .enumerate()
+            .map(|(index, ((id, label), (one, two)))| Slot { index, id: *id, label, one, two });
+        parallel::for_each(&mut self.workers, slots, |worker, slot| worker.fill(&job, slot))?;
+
+        let mut replaced = replaced.into_inner().expect("no holder of this lock can panic");
+        replaced.sort_unstable_by_key(|(index, _)| *index);
+        batch.replaced = replaced.into_iter().map(|(_, replacement)| replacement).collect();
+        batch.times = self.workers.iter_mut().map(|worker| std::mem::take(&mut worker.times)).sum();
+        Ok(batch)
+    }
+}
+
+/// What all slots of a batch have in common.
+struct Job<'a> {
+    dataset: &'a Dataset,
+    recipe: &'a ViewRecipe,
+    seed: u64,
+    data_epoch: u64,
+    stop: &'a AtomicBool,
+    replaced: &'a Mutex<Vec<(usize, Replacement)>>,
+}
+
+/// One place of a batch.
+struct Slot<'a> {
+    index: usize,
+    id: SampleId,
+    label: &'a mut Label,
+    one: &'a mut [f32],
+    two: &'a mut [f32],
+}
+
+/// One thread's buffers.
+#[derive(Default)]
+struct Worker {
+    bytes: Vec<u8>,
+    decoder: Decoder,
+    image: RgbImage,
+    augmenter: Augmenter,
+    times: StageTimes,
+}
+
+impl Worker {
+    fn fill(&mut self, job: &Job<'_>, slot: Slot<'_>) -> Result<(), DataError> {
+        if job.stop.load(Ordering::Relaxed) {
+            return Err(DataError::LoaderStopped);
+        }
+        *slot.label = match self.load(job.dataset, slot.id) {
+            Err(error) if error.verdict() == Verdict::ReplaceSample => {
+                let (used, label) = self.load_replacement(job.dataset, slot.id)?;
+                let replacement = Replacement { wanted: slot.id, used, reason: error.to_string() };
+                let mut replaced = job.replaced.lock().expect("no holder of this lock can panic");
+                replaced.push((slot.index, replacement));
+                label
+            }
+            loaded => loaded?,
+        };
+        let started = now();
+        for (view, out) in [(View::One, slot.one), (View::Two, slot.two)] {
+            let key = ViewKey::new(job.seed, job.data_epoch, slot.id, view);
+            let (width, height) = (self.image.width, self.image.height);
+            let params = ViewParams::draw(job.recipe, width, height, key);
+            self.augmenter.apply(&self.image, &params, job.recipe, out);
+        }
+        self.times.augment += started.elapsed();
+        Ok(())
+    }
+
+    fn load(&mut self, dataset: &Dataset, id: SampleId) -> Result<Label, DataError> {
+        let started = now();
+        let label = dataset.read(id, &mut self.bytes)?;
+        let read = now();
+        let decoded = dataset.decode(id, &self.bytes, &mut self.decoder, &mut self.image);
+        self.times.read += read - started;
+        self.times.decode += read.elapsed();
+        decoded.map(|()| label)
+    }
+
+    /// The next good sample of the same shard, from its start again after its end.
+    fn load_replacement(
+        &mut self,
+        dataset: &Dataset,
+        bad: SampleId,
+    ) -> Result<(SampleId, Label), DataError> {
+        let SampleAddress { shard, index } = dataset.address(bad)?;
+        let samples = dataset.manifest().shards()[shard].samples;
+        let tried = MAX_REPLACEMENTS.min(samples - 1);
+        for distance in 1..=tried {
+            let address = SampleAddress { shard, index: (index + distance) % samples };
+            let id = dataset.manifest().id(address);
+            match self.load(dataset, id) {
+                Err(error) if error.verdict() == Verdict::ReplaceSample => {}
+                loaded => return loaded.map(|label| (id, label)),
+            }
+        }
+        let path = dataset.shard_path(bad)?.to_owned();
+        Err(DataError::NoReplacement { id: bad.0, tried, path })
+    }
+}
+
+impl std::iter::Sum for StageTimes {
+    fn sum<I: Iterator<Item = Self>>(times: I) -> Self {
+        times.fold(Self::default(), |sum, next| Self {
+            read: sum.read + next.read,
+            decode: sum.decode + next.decode,
+            augment: sum.augment + next.augment,
+        })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "stage times are measured here; no result uses them")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,239 @@
+//! One shard: a tar file in WebDataset naming, and where its samples lie in it.
+//!
+//! Members `KEY.jpg` (or `.png`) and `KEY.cls` next to each other are a sample;
+//! KEY ends at the first dot after the last slash, as WebDataset cuts it.
+//! Members with other endings are left alone, so that shards may carry more.
+
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+use crate::manifest::ShardEntry;
+use crate::sample::Label;
+
+/// Longest text a `.cls` member may hold; a label has ten digits at most.
+const MAX_LABEL_BYTES: u64 = 16;
+
+/// An open shard. Reads are positional, so threads share it.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    path: PathBuf,
+    file: File,
+    members: Vec<Member>,
+}
+
+/// Where one sample lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Member {
+    offset: u64,
+    bytes: usize,
+    label: Label,
+}
+
+impl Shard {
+    /// Opens a shard and indexes it; checks its length and count, not its checksum.
+    pub(crate) fn open(dir: &Path, entry: &ShardEntry, classes: usize) -> Result<Self, DataError> {
+        let path = dir.join(&entry.file);
+        let mut file = File::open(&path).map_err(DataError::io("open", &path))?;
+        let bytes = file.metadata().map_err(DataError::io("inspect", &path))?.len();
+        let bad = |problem| DataError::BadShard { path: path.clone(), problem };
+        if bytes != entry.bytes {
+            let expected = entry.bytes;
+            return Err(bad(format!("has {bytes} bytes, the manifest says {expected}")));
+        }
+        let members = index(&mut file, bytes, classes).map_err(bad)?;
+        if members.len() as u64 != entry.samples {
+            let (found, expected) = (members.len(), entry.samples);
+            return Err(bad(format!("holds {found} samples, the manifest says {expected}")));
+        }
+        Ok(Self { path, file, members })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Replaces `buffer` with the stored bytes of a sample.
+    pub(crate) fn read(&self, index: u64, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
+        let index = usize::try_from(index).expect("an index of members in memory");
+        let Member { offset, bytes, label } = self.members[index];
+        buffer.resize(bytes, 0);
+        self.file.read_exact_at(buffer, offset).map_err(DataError::io("read", &self.path))?;
+        Ok(label)
+    }
+}
+
+/// Finds the samples of a tar file of `total` bytes, in their order.
+pub(crate) fn index<R: Read + Seek>(
+    tar: R,
+    total: u64,
+    classes: usize,
+) -> Result<Vec<Member>, String> {
+    let mut members = Vec::new();
+    let mut open = Group::default();
+    let mut archive = tar::Archive::new(tar);
+    let not_tar = |error: std::io::Error| format!("is not a readable tar file: {error}");
+    for entry in archive.entries_with_seek().map_err(not_tar)? {
+        let entry = entry.map_err(not_tar)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let (key, ending) = split_name(&name);
+        if key != open.key {
+            members.extend(std::mem::take(&mut open).close(classes)?);
+            key.clone_into(&mut open.key);
+        }
+        match ending.to_ascii_lowercase().as_str() {
+            "jpg" | "jpeg" | "png" => {
+                let (offset, bytes) = (entry.raw_file_position(), entry.size());
+                if offset.checked_add(bytes).is_none_or(|end| end > total) {
+                    return Err(format!("ends in the middle of {name}"));
+                }
+                let bytes =
+                    usize::try_from(bytes).map_err(|_| format!("is too large at {name}"))?;
+                open.image = Some((offset, bytes));
+            }
+            "cls" => {
+                let mut text = String::new();
+                entry
+                    .take(MAX_LABEL_BYTES)
+                    .read_to_string(&mut text)
+                    .map_err(|error| format!("holds an unreadable {name}: {error}"))?;
+                let label = text.trim().parse();
+                open.label =
+                    Some(label.map_err(|_| format!("holds {text:?} in {name}, not a label"))?);
+            }
+            _ => {}
+        }
+    }
+    members.extend(open.close(classes)?);
+    Ok(members)
+}
+
+/// The members of one key met so far.
+#[derive(Default)]
+struct Group {
+    key: String,
+    image: Option<(u64, usize)>,
+    label: Option<u32>,
+}
+
+impl Group {
+    fn close(self, classes: usize) -> Result<Option<Member>, String> {
+        let Self { key, image, label } = self;
+        match (image, label) {
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(format!("has no label (.cls) for {key}")),
+            (None, Some(_)) => Err(format!("has no image (.jpg, .png) for {key}")),
+            (Some(_), Some(label)) if label as usize >= classes => {
+                Err(format!("gives {key} the label {label}, the manifest has {classes} classes"))
+            }
+            (Some((offset, bytes)), Some(label)) => {
+                Ok(Some(Member { offset, bytes, label: Label(label) }))
+            }
+        }
+    }
+}
+
+/// Cuts a member name into key and ending, as WebDataset does.
+fn split_name(name: &str) -> (&str, &str) {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    let (_, base) = name.split_at(file);
+    match base.find('.') {
+        Some(dot) => {
+            let (key, rest) = name.split_at(file + dot);
+            (key, rest.trim_start_matches('.'))
+        }
+        None => (name, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tar_of(members: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (name, content) in members {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn index_of(tar: &[u8]) -> Result<Vec<Member>, String> {
+        index(Cursor::new(tar), tar.len() as u64, 10)
+    }
+
+    #[test]
+    fn samples_are_found_with_their_labels_in_order() {
+        let tar = tar_of(&[
+            ("a/x.y/000.jpg", "first image"),
+            ("a/x.y/000.cls", "3"),
+            ("a/x.y/000.json", "{}"),
+            ("a/x.y/001.cls", "7\n"),
+            ("a/x.y/001.PNG", "second"),
+        ]);
+        let members = index_of(&tar).unwrap();
+        let read = |m: Member| &tar[usize::try_from(m.offset).unwrap()..][..m.bytes];
+        assert_eq!(members.iter().map(|m| m.label.0).collect::<Vec<_>>(), [3, 7]);
+        assert_eq!(read(members[0]), b"first image");
+        assert_eq!(read(members[1]), b"second");
+    }
+
+    #[test]
+    fn a_sample_without_its_half_is_named() {
+        let no_label = index_of(&tar_of(&[("000.jpg", "x"), ("001.jpg", "y"), ("001.cls", "1")]));
+        assert_eq!(no_label.unwrap_err(), "has no label (.cls) for 000");
+        let no_image = index_of(&tar_of(&[("000.jpg", "x"), ("000.cls", "1"), ("001.cls", "1")]));
+        assert_eq!(no_image.unwrap_err(), "has no image (.jpg, .png) for 001");
+    }
+
+    #[test]
+    fn a_label_that_is_no_class_is_named() {
+        let beyond = index_of(&tar_of(&[("000.jpg", "x"), ("000.cls", "10")])).unwrap_err();
+        assert_eq!(beyond, "gives 000 the label 10, the manifest has 10 classes");
+        let word = index_of(&tar_of(&[("000.jpg", "x"), ("000.cls", "cat")])).unwrap_err();
+        assert_eq!(word, "holds \"cat\" in 000.cls, not a label");
+    }
+
+    #[test]
+    fn a_shard_that_ends_early_is_refused() {
+        let long = "x".repeat(2_000);
+        let tar = tar_of(&[("000.cls", "1"), ("000.jpg", &long)]);
+        for end in 1..tar.len() - 1_024 {
+            let found = index_of(&tar[..end]);
+            let lost = found.as_ref().is_err() || found.as_ref().is_ok_and(|m| m.len() < 2);
+            assert!(lost, "cut at {end}: {found:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            let _members = index_of(&bytes);
+        }
+
+        #[test]
+        fn no_damage_makes_the_reader_panic_or_point_outside(
+            at: prop::sample::Index,
+            damage in prop::collection::vec(any::<u8>(), 1..30),
+        ) {
+            let mut tar = tar_of(&[("000.jpg", "image"), ("000.cls", "1"), ("001.cls", "2")]);
+            let at = at.index(tar.len() - damage.len());
+            tar[at..at + damage.len()].copy_from_slice(&damage);
+            for member in index_of(&tar).unwrap_or_default() {
+                prop_assert!(member.offset + member.bytes as u64 <= tar.len() as u64);
+            }
+        }
+    }
+}
