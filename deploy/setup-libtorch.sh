@@ -3,7 +3,7 @@
 #
 #   deploy/setup-libtorch.sh         keeps the build that is there; the CPU one at first
 #   deploy/setup-libtorch.sh cpu     the CPU build:  0.54 GB to download, 0.5 GB on disk
-#   deploy/setup-libtorch.sh cuda    the CUDA build: about 2 GB to download, 5 GB on disk
+#   deploy/setup-libtorch.sh cuda    the CUDA build: 2.5 GB to download, 3.6 GB on disk
 #
 # KEEP_WHEELS=1 keeps the downloads. A libtorch of your own: set LIBTORCH, and this only checks its version.
 set -euo pipefail

@@ -30,7 +30,7 @@ CURRENT = STORE / "current"
 WHEELS = STORE / "wheels"
 
 # Free space at the peak: wheels, pip's cache of them, and what is unpacked.
-GIGABYTES = {"cpu": 1.7, "cuda": 10.0}
+GIGABYTES = {"cpu": 1.7, "cuda": 9.0}
 # What a user without network can do.
 OTHER_WAYS = f"or set LIBTORCH to a libtorch {VERSION} that you have"
 # Fixed, so that the hash does not depend on the user's Python.
@@ -287,6 +287,8 @@ def finish(unpacked, flavour):
 
 
 def point_current_at(flavour):
+    if CURRENT.is_symlink() and CURRENT.resolve().name != flavour:
+        say("another build than before: programs that are built already must be built again")
     fresh = STORE / "current.new"
     fresh.unlink(missing_ok=True)
     fresh.symlink_to(flavour)

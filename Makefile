@@ -1,0 +1,34 @@
+# Any target can be the first command in a fresh clone: each one sets up what it needs.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build test demo demo-long lint fmt clean-demo
+
+# Which libtorch: cpu or cuda. Empty keeps the one that is set up; the CPU one at first.
+TORCH ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Fetch libtorch (TORCH=cpu, 0.5 GB; TORCH=cuda, 2.5 GB)
+	@deploy/setup-libtorch.sh $(TORCH)
+
+build: setup ## Build the coordinator and the worker, optimized
+	cargo build --release --workspace --bins
+
+test: setup ## Check everything: format, lints, docs, all tests (what CI runs)
+	@deploy/check.sh
+
+demo: build ## Train on real images for a few minutes; then see demo-out/report.html
+	deploy/demo.sh --preset demo --out demo-out
+
+demo-long: build ## The same for up to an hour, into demo-long-out
+	deploy/demo.sh --preset demo-long --out demo-long-out
+
+lint: setup ## Run clippy as CI does
+	cargo clippy --workspace --all-targets -- -D warnings
+
+fmt: ## Format all code
+	cargo fmt --all
+
+clean-demo: ## Delete what the demos wrote
+	rm -rf demo-out demo-long-out
