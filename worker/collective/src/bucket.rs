@@ -179,13 +179,9 @@ mod tests {
 
         #[test]
         fn every_bucket_leaves_once_in_plan_order_and_only_when_full(
-            lengths in prop::collection::vec(0_usize..50, 1..40),
-            capacity in 0_usize..200,
-            order in any::<prop::sample::Index>().prop_perturb(|_, rng| rng),
+            (lengths, params) in lengths_and_an_order(), capacity in 0_usize..200,
         ) {
             let plan = Plan::new(&lengths, capacity);
-            let mut params: Vec<usize> = (0..lengths.len()).collect();
-            shuffle(&mut params, order);
             let mut tracker = Tracker::new(&plan);
             let (mut launched, mut ready) = (0, vec![false; lengths.len()]);
             for param in params {
@@ -201,10 +197,11 @@ mod tests {
         }
     }
 
-    /// Fisher–Yates.
-    fn shuffle(params: &mut [usize], mut rng: impl RngCore) {
-        for last in (1..params.len()).rev() {
-            params.swap(last, rng.next_u32() as usize % (last + 1));
-        }
+    /// Parameter lengths, and an order in which their gradients become final.
+    fn lengths_and_an_order() -> impl Strategy<Value = (Vec<usize>, Vec<usize>)> {
+        prop::collection::vec(0_usize..50, 1..40).prop_flat_map(|lengths| {
+            let params: Vec<_> = (0..lengths.len()).collect();
+            (Just(lengths), Just(params).prop_shuffle())
+        })
     }
 }

@@ -85,7 +85,7 @@ pub trait Collective: Send {
     fn broadcast(&mut self, region: Region, root: Rank) -> Result<(), CollectiveError>;
 
     /// Everybody's bytes, by rank; lengths may differ. For digests and other small things
-    /// (at most 1 MiB a rank).
+    /// (at most [`MAX_GATHERED`](crate::MAX_GATHERED) bytes a rank).
     fn all_gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError>;
 
     /// Returns once every rank has called it.

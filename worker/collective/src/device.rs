@@ -126,21 +126,56 @@ impl<'a> From<&'a mut [f64]> for Values<'a> {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    //! A permanent buffer as the engine has them, for tests of other modules.
+
+    use super::*;
+
+    /// Keep it until its operation is over: then `values` shows the result.
+    #[derive(Debug)]
+    pub(crate) struct Permanent {
+        start: NonNull<u8>,
+        len: usize,
+    }
+
+    // SAFETY: it owns its memory, as a Vec does.
+    unsafe impl Send for Permanent {}
+
+    impl Permanent {
+        /// Takes the values; the memory is never freed, so a lost region dangles nowhere.
+        pub(crate) fn new(values: Vec<f64>) -> Self {
+            let values = values.leak();
+            let len = values.len();
+            Self { start: NonNull::from(values).cast(), len }
+        }
+
+        pub(crate) fn region(&mut self) -> Region {
+            // SAFETY: the memory lives for ever, and tests look at it only after `wait`.
+            unsafe { Region::from_raw(self.start, self.len, Element::F64) }
+        }
+
+        pub(crate) fn values(&self) -> &[f64] {
+            // SAFETY: `new` took them from a Vec; no operation is under way any more.
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len) }
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use super::testing::Permanent;
     use super::*;
 
     #[test]
     fn a_region_sees_the_buffer_it_was_made_from_and_travels_to_another_thread() {
-        let mut buffer = vec![1.0_f64, 2.0, 3.0];
-        let start = NonNull::new(buffer.as_mut_ptr()).expect("a Vec is never null").cast();
-        // SAFETY: the vector outlives the region and is not touched meanwhile.
-        let mut region = unsafe { Region::from_raw(start, buffer.len(), Element::F64) };
+        let mut buffer = Permanent::new(vec![1.0, 2.0, 3.0]);
+        let mut region = buffer.region();
         std::thread::spawn(move || match region.values() {
             Values::F64(values) => values.iter_mut().for_each(|x| *x *= 2.0),
             Values::F32(_) => unreachable!("the region was made of f64"),
         })
         .join()
         .unwrap();
-        assert_eq!(buffer, [2.0, 4.0, 6.0]);
+        assert!(buffer.values().iter().eq(&[2.0, 4.0, 6.0]));
     }
 }

@@ -73,15 +73,15 @@ pub enum CollectiveError {
     #[error(
         "no complete world after {waited:?}: no connection with rank {}; \
          check that those workers run and that their addresses can be reached{}",
-        list(.missing), strangers(.refused)
+        list(.missing), seen(.troubles)
     )]
     Incomplete {
         /// The ranks without all their connections.
         missing: Vec<Rank>,
         /// How long we waited.
         waited: Duration,
-        /// The last connections that we refused, each with the reason.
-        refused: Vec<String>,
+        /// The last connections that we refused and dials that failed, each with the reason.
+        troubles: Vec<String>,
     },
 
     /// The description of the world contradicts itself.
@@ -112,11 +112,13 @@ pub enum CollectiveError {
     },
 }
 
-/// Why a peer refuses a connection.
+/// Why one side of a connection refuses the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Another build.
-    #[error("it speaks version {theirs} of the handshake, we speak {ours}; run one build everywhere", ours = crate::error::VERSION)]
+    #[error(
+        "it speaks version {theirs} of the handshake, we speak {VERSION}; run one build everywhere"
+    )]
     Version {
         /// The refusing side's version.
         theirs: u32,
@@ -125,21 +127,30 @@ pub enum Refusal {
     #[error("it belongs to another run; check the coordinator address of both workers")]
     Run,
     /// Another generation of the same run.
-    #[error(
-        "it is in generation {theirs}, which is not ours; ask the coordinator for the current world"
-    )]
+    #[error("it is in generation {theirs}, not in ours; ask the coordinator for the current world")]
     Generation {
         /// The refusing side's generation.
         theirs: u64,
     },
-    /// A rank or channel that this world does not have there.
-    #[error("the connection names a rank or channel that does not belong there")]
+    /// Another number of ranks or channels, or a rank that is not there.
+    #[error("its world has other ranks or channels; both must get the same world description")]
     Place,
-    /// It can't prove that it knows the generation's secret.
-    #[error(
-        "wrong secret for this generation; only workers admitted by the coordinator may connect"
-    )]
+    /// One side can't prove that it knows the generation's secret.
+    #[error("the secrets differ; only workers that the coordinator admitted may connect")]
     Secret,
+}
+
+impl Refusal {
+    /// The same from the refusing side, for its log.
+    pub(crate) fn cause(self) -> &'static str {
+        match self {
+            Self::Version { .. } => "another version of the handshake",
+            Self::Run => "another run",
+            Self::Generation { .. } => "another generation",
+            Self::Place => "a world of other ranks or channels",
+            Self::Secret => "wrong secret",
+        }
+    }
 }
 
 /// What a caller does with a failed collective.
@@ -159,9 +170,7 @@ impl CollectiveError {
             | Self::Connection { .. }
             | Self::Aborted
             | Self::Incomplete { .. }
-            | Self::Refused { refusal: Refusal::Generation { .. } | Refusal::Secret, .. } => {
-                Recovery::Rejoin
-            }
+            | Self::Refused { refusal: Refusal::Generation { .. }, .. } => Recovery::Rejoin,
             Self::Diverged { .. }
             | Self::Refused { .. }
             | Self::BadWorld(_)
@@ -179,8 +188,8 @@ fn list(ranks: &[Rank]) -> String {
     ranks.iter().map(Rank::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn strangers(refused: &[String]) -> String {
-    if refused.is_empty() { String::new() } else { format!(" (refused: {})", refused.join("; ")) }
+fn seen(troubles: &[String]) -> String {
+    if troubles.is_empty() { String::new() } else { format!(" (seen: {})", troubles.join("; ")) }
 }
 
 #[cfg(test)]
@@ -199,14 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn an_incomplete_world_names_the_missing_ranks_and_the_strangers() {
+    fn an_incomplete_world_names_the_missing_ranks_and_what_was_seen() {
         let error = CollectiveError::Incomplete {
             missing: vec![Rank(1), Rank(4)],
             waited: Duration::from_secs(10),
-            refused: vec!["10.0.0.9:1234: wrong magic".into()],
+            troubles: vec!["10.0.0.9:1234: wrong magic".into()],
         };
         let text = error.to_string();
         assert!(text.contains("rank 1, 4;"), "{text}");
-        assert!(text.ends_with("(refused: 10.0.0.9:1234: wrong magic)"), "{text}");
+        assert!(text.ends_with("(seen: 10.0.0.9:1234: wrong magic)"), "{text}");
     }
 }

@@ -31,10 +31,13 @@ pub mod bucket;
 mod collective;
 mod device;
 mod error;
+mod host;
 mod solo;
+mod wire;
 
 pub use abort::AbortHandle;
 pub use collective::{Collective, Pending, Rank, Reduction};
 pub use device::{Element, Region, Values};
 pub use error::{CollectiveError, Recovery, Refusal};
+pub use host::{HostCollective, HostListener, MAX_GATHERED, Secret, WorldSpec};
 pub use solo::Solo;
