@@ -24,10 +24,10 @@ use crate::{CollectiveError, Rank, Reduction};
 /// Bytes up to which latency counts, not bandwidth.
 const SMALL: usize = 32 << 10;
 /// Largest world in which everybody sends small messages to everybody.
-const DIRECT_WORLD: usize = 8;
+const DIRECT_WORLD: usize = 4;
 /// Bytes of one chunk that are under way at once: small enough that what arrives is still in the
 /// cache when it is added, large enough that system calls don't count.
-const PIECE: usize = 256 << 10;
+const PIECE: usize = 64 << 10;
 
 /// Most bytes that one rank may give to an all-gather.
 pub const MAX_GATHERED: usize = 1 << 20;
