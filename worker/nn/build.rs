@@ -25,4 +25,6 @@ fn main() {
 
     println!("cargo::metadata=libtorch_lib={lib}");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");
+    // Nothing refers to libtorch_cuda by name, so the linker would leave it out.
+    println!("cargo::rustc-link-arg=-Wl,--push-state,--no-as-needed,-ltorch,--pop-state");
 }

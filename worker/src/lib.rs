@@ -1,1 +1,30 @@
-//! worker
+//! A worker of a BYOL run: one process per GPU, or per CPU share.
+//!
+//! ```text
+//!  coordinator ◀──gRPC──▶ session.rs ◀──border.rs──▶ trainer.rs ──▶ lockstep_nn::step
+//!                          (async)                    │   ▲
+//!                                        lockstep_data::Loader   lockstep_collective, through world.rs
+//! ```
+//!
+//! * [`cli`]: arguments; [`run`]: one worker from start to end;
+//! * `trainer.rs`: the one loop of this process; `world.rs`: forming a world;
+//! * [`checkpoint`], `archive.rs`: the state on disk;
+//! * [`engine`]: from the run's configuration to model and pipeline;
+//! * [`eval`], [`report`], [`commands`]: what one does before and after training.
+//!
+//! Not here: layers (`lockstep-nn`), images (`lockstep-data`), messages between ranks
+//! (`lockstep-collective`), decisions (`coordinator`).
+
+pub mod checkpoint;
+pub mod cli;
+pub mod engine;
+
+mod archive;
+mod border;
+mod online_knn;
+mod run;
+mod session;
+mod trainer;
+mod world;
+
+pub use run::run;

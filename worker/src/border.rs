@@ -1,0 +1,125 @@
+//! The border between async and compute.
+//!
+//! One thread, the trainer's, owns model, device and communicators; the session with the coordinator is
+//! async. Orders go one way, words for the coordinator the other, and a few flags are shared. The trainer
+//! never sees a future, the session never a tensor.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use lockstep_collective::AbortHandle;
+use lockstep_proto::ids::Generation;
+use lockstep_proto::{Heartbeat, PlanWindow, Welcome, WorkerMessage, World};
+use tokio::sync::mpsc;
+
+/// What the session tells the trainer, in order.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// A coordinator has welcomed this process: enlist (again).
+    Welcomed(Box<Welcome>),
+    /// Train in this world; `AbortHandle` ends its collectives.
+    Train(Box<World>, AbortHandle),
+    /// More steps may be run.
+    Plan(PlanWindow),
+    /// The world of this generation is over, whatever it is doing.
+    Abort(Generation, String),
+    /// The process ends.
+    Quit,
+}
+
+/// Orders that may wait. A world sends a plan window every few dozen steps; nothing else is frequent.
+const ORDERS: usize = 256;
+
+/// Words that may wait while the coordinator is away: more than the steps that the trainer can run
+/// without it, which two plan windows bound.
+const WORDS: usize = 4 * lockstep_proto::limits::MAX_PLAN_STEPS;
+
+/// What both sides read and write without waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    stop: AtomicBool,
+    leave: AtomicBool,
+    generation: AtomicU64,
+    step: AtomicU64,
+    sequence: AtomicU64,
+}
+
+impl Shared {
+    /// Asks the trainer to stop at the next step edge that all ranks agree on.
+    pub(crate) fn request_stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// As [`Shared::request_stop`], and not to enlist again.
+    pub(crate) fn request_leave(&self) {
+        self.leave.store(true, Ordering::Relaxed);
+        self.request_stop();
+    }
+
+    pub(crate) fn wants_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn wants_leave(&self) -> bool {
+        self.leave.load(Ordering::Relaxed)
+    }
+
+    /// A world has ended: a request to stop it is fulfilled.
+    pub(crate) fn world_ended(&self) {
+        self.generation.store(0, Ordering::Relaxed);
+        self.stop.store(self.wants_leave(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn progress(&self, generation: Generation, step: u64, sequence: u64) {
+        self.step.store(step, Ordering::Relaxed);
+        self.sequence.store(sequence, Ordering::Relaxed);
+        self.generation.store(generation.0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            generation: Generation(self.generation.load(Ordering::Relaxed)),
+            step: lockstep_proto::ids::Step(self.step.load(Ordering::Relaxed)),
+            collective_sequence: self.sequence.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the trainer is in a world.
+    pub(crate) fn in_world(&self) -> bool {
+        self.generation.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// The trainer's end.
+#[derive(Debug)]
+pub(crate) struct TrainerEnd {
+    pub(crate) orders: mpsc::Receiver<Order>,
+    pub(crate) words: mpsc::Sender<WorkerMessage>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl TrainerEnd {
+    /// Queues a message for the coordinator; never waits for the network.
+    pub(crate) fn say(&self, message: WorkerMessage) {
+        if let Err(error) = self.words.try_send(message) {
+            tracing::warn!(%error, "a message to the coordinator is lost");
+        }
+    }
+}
+
+/// The session's end.
+#[derive(Debug)]
+pub(crate) struct SessionEnd {
+    pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) words: mpsc::Receiver<WorkerMessage>,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// Both ends.
+pub(crate) fn border() -> (SessionEnd, TrainerEnd) {
+    let (order, orders) = mpsc::channel(ORDERS);
+    let (word, words) = mpsc::channel(WORDS);
+    let shared = Arc::new(Shared::default());
+    let trainer = TrainerEnd { orders, words: word, shared: Arc::clone(&shared) };
+    (SessionEnd { orders: order, words, shared }, trainer)
+}

@@ -1,0 +1,108 @@
+//! Arguments of the `worker` program.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::commands;
+
+/// Trains image encoders with BYOL as one rank of a distributed run, and does what belongs around it.
+#[derive(Debug, Parser)]
+#[command(name = "worker", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do instead of training.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Training.
+    #[command(flatten)]
+    pub train: Option<TrainArgs>,
+
+    /// Form of the log on standard error; `RUST_LOG` chooses what is logged.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What to do instead of training.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make shards from a folder of images.
+    Pack(commands::pack::PackArgs),
+    /// Check shards, byte for byte and image for image.
+    VerifyShards(commands::verify::VerifyArgs),
+    /// Judge an encoder.
+    Eval(commands::eval::EvalArgs),
+    /// Write a report of a run as one HTML file.
+    Report(commands::report::ReportArgs),
+}
+
+/// One rank of a run. Everything that decides what is computed comes from the coordinator.
+#[derive(Debug, Clone, Args)]
+pub struct TrainArgs {
+    /// Where the coordinator listens, for example `http://127.0.0.1:7400`.
+    #[arg(long, value_name = "URL")]
+    pub coordinator: String,
+
+    /// Packed training data: a folder with `manifest.json`, made by `worker pack`.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+
+    /// Where checkpoints are kept and looked for; share it among the workers. Without it nothing is
+    /// saved.
+    #[arg(long, value_name = "DIR")]
+    pub checkpoints: Option<PathBuf>,
+
+    /// Threads of the engine; 0: as many as there are cores.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub threads: usize,
+
+    /// Threads that decode and augment images.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub loader_threads: usize,
+
+    /// `auto`, `cpu`, or `cuda:N`; `auto` takes a GPU when there is one.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+
+    /// Stable index of this worker in its job, for example a Kubernetes completion index.
+    #[arg(long, env = "JOB_COMPLETION_INDEX", value_name = "N")]
+    pub slot: Option<u32>,
+
+    /// The run this worker belongs to; refused by a coordinator of another one. Default: any.
+    #[arg(long, value_name = "ID")]
+    pub run_id: Option<String>,
+
+    /// Address that the collectives listen on; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDR")]
+    pub collective_bind: SocketAddr,
+
+    /// Address that peers use to reach the collectives, when it is not the one they listen on.
+    #[arg(long, value_name = "IP")]
+    pub collective_advertise: Option<IpAddr>,
+
+    /// Where `/metrics` and `/healthz` are served; without it they are not.
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
+
+    /// Give up when no coordinator answers for so many seconds.
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    pub connect_timeout: u64,
+}
+
+impl TrainArgs {
+    /// [`TrainArgs::connect_timeout`] as a duration.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(self.connect_timeout)
+    }
+}

@@ -1,0 +1,110 @@
+//! From the run's configuration to what the engine and the input pipeline are made of.
+
+use lockstep_data::{EvalConfig, OrderConfig, ViewRecipe};
+use lockstep_nn::{Init, ModelSpec, Optimizer, ResNetSpec, Stem};
+use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
+use tch::{Device, Kind};
+
+/// The model of a run, for a data set of `classes` classes (0: no labels).
+pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec {
+    let model = &config.model;
+    let kind = match model.dtype {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+    };
+    let element_bytes = kind.elt_size_in_bytes();
+    ModelSpec {
+        encoder: encoder(model),
+        projector_hidden: model.projector_hidden.into(),
+        projection_dim: model.projection_dim.into(),
+        predictor_hidden: model.predictor_hidden.into(),
+        classes: (config.probe.enabled && classes > 0).then_some(classes.into()),
+        init: match model.init {
+            config::Init::FanIn => Init::FanIn,
+            config::Init::He => Init::He,
+        },
+        bn_eps: model.bn_eps,
+        bn_decay: model.bn_decay,
+        optimizer: optimizer(&config.optimizer),
+        global_batch: config.schedule.global_batch,
+        bucket_elements: config.collective.bucket_mib as usize * (1 << 20) / element_bytes,
+        kind,
+        device,
+    }
+}
+
+fn encoder(model: &config::Model) -> ResNetSpec {
+    let depth = match model.arch {
+        Arch::Resnet18 => 18,
+        Arch::Resnet34 => 34,
+        Arch::Resnet50 => 50,
+        Arch::Resnet101 => 101,
+        Arch::Resnet152 => 152,
+        Arch::Resnet200 => 200,
+    };
+    let published = ResNetSpec::with_depth(depth).expect("every `Arch` is a published depth");
+    ResNetSpec {
+        width: model.width,
+        stem: match model.stem {
+            config::Stem::Imagenet => Stem::Imagenet,
+            config::Stem::Small => Stem::Small,
+        },
+        last_gamma: model.last_gamma,
+        ..published
+    }
+}
+
+fn optimizer(optimizer: &config::Optimizer) -> Optimizer {
+    Optimizer {
+        trust: match optimizer.kind {
+            OptimizerKind::Lars => Some(optimizer.trust),
+            OptimizerKind::Sgd => None,
+        },
+        momentum: optimizer.momentum,
+        weight_decay: optimizer.weight_decay,
+    }
+}
+
+/// The random views of a run.
+pub fn view_recipe(config: &RunConfig) -> ViewRecipe {
+    let (augment, data) = (&config.augment, &config.data);
+    ViewRecipe {
+        scale: augment.crop_area,
+        ratio: augment.crop_ratio,
+        flip_p: augment.flip,
+        jitter_p: augment.jitter,
+        brightness: augment.brightness,
+        contrast: augment.contrast,
+        saturation: augment.saturation,
+        hue: augment.hue,
+        gray_p: augment.grayscale,
+        blur_p: augment.blur,
+        blur_sigma: augment.blur_sigma,
+        solarize_p: augment.solarize,
+        mean: data.mean,
+        std: data.std,
+        ..ViewRecipe::imagenet(data.image_size) // for the blur's kernel, a function of the size
+    }
+}
+
+/// The sample order of a run.
+pub fn order_config(config: &RunConfig) -> OrderConfig {
+    OrderConfig {
+        seed: config.run.seed,
+        global_batch: config.schedule.global_batch,
+        lanes: config.data.lanes,
+        shuffle_block: config.data.shuffle_block.into(),
+    }
+}
+
+/// The evaluation transform of a run.
+pub fn eval_config(config: &RunConfig, batch: usize, threads: usize) -> EvalConfig {
+    EvalConfig {
+        size: config.data.image_size,
+        resize_short_side: config.data.eval_resize,
+        mean: config.data.mean,
+        std: config.data.std,
+        batch,
+        threads,
+    }
+}

@@ -1,0 +1,135 @@
+//! One worker, from its arguments to its exit code.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use lockstep_collective::HostListener;
+use lockstep_data::Dataset;
+use lockstep_proto::{DataSet, Exit, Hello, PROTOCOL_VERSION, ids};
+use tch::Device;
+
+use crate::border::border;
+use crate::cli::TrainArgs;
+use crate::session::{self, SessionFailure, Target};
+use crate::trainer::{self, Equipment, TrainerError};
+
+/// Takes part in a run until it is over.
+///
+/// # Errors
+///
+/// What kept it from starting, or ended it; [`exit_for`] says how the process then exits.
+pub fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
+    let dataset = Arc::new(Dataset::open(&args.data)?);
+    let device = choose_device(&args.device)?;
+    set_threads(args.threads)?;
+    let listener = HostListener::bind(args.collective_bind)?;
+    let target = target(args, &dataset, device);
+    let equipment = Equipment {
+        dataset,
+        checkpoints: args.checkpoints.clone(),
+        device,
+        loader_threads: args.loader_threads.max(1),
+        advertised: advertised(args, &listener),
+        listener,
+    };
+
+    let (session_end, trainer_end) = border();
+    let trainer = std::thread::Builder::new()
+        .name("trainer".into())
+        .spawn(move || trainer::run(equipment, trainer_end))
+        .context("start the trainer's thread")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("start the async runtime")?;
+    let served = runtime.block_on(session::run(target, session_end));
+    // The session is over, so its orders are: the trainer ends with its step at the latest.
+    let trained = trainer.join().map_err(|_| anyhow::anyhow!("the trainer panicked; see above"))?;
+    trained?;
+    Ok(served?)
+}
+
+/// How a process exits that [`run`] ended with this error.
+pub fn exit_for(error: &anyhow::Error) -> Exit {
+    let restart = matches!(
+        error.downcast_ref::<SessionFailure>(),
+        Some(SessionFailure::Unreachable { .. })
+    ) || matches!(error.downcast_ref::<TrainerError>(), Some(TrainerError::Data(_)));
+    if restart { Exit::RestartMe } else { Exit::ConfigFault }
+}
+
+fn target(args: &TrainArgs, dataset: &Dataset, device: Device) -> Target {
+    let manifest = dataset.manifest();
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().to_owned();
+    let hello = Hello {
+        protocol: PROTOCOL_VERSION,
+        run_id: args.run_id.clone(),
+        worker: ids::WorkerUid(unique_name(&host)),
+        slot: args.slot.map(ids::Slot),
+        host,
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: match device {
+            Device::Cuda(index) => format!("cuda:{index}"),
+            _ => "cpu".into(),
+        },
+        data: DataSet {
+            fingerprint: manifest.fingerprint(),
+            samples: manifest.samples(),
+            classes: u32::try_from(manifest.classes().len()).expect("labels are 32 bits"),
+        },
+    };
+    Target { address: args.coordinator.clone(), hello, patience: args.patience() }
+}
+
+/// Unique per process start: host, process id and the time of the start.
+#[expect(clippy::disallowed_methods, reason = "a shell: the time only makes a name unique")]
+fn unique_name(host: &str) -> String {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let micros = since_epoch.map_or(0, |time| time.as_micros());
+    format!("{host}-{}-{micros:x}", std::process::id())
+}
+
+/// `auto`, `cpu` or `cuda:N`.
+fn choose_device(name: &str) -> anyhow::Result<Device> {
+    let gpus = tch::Cuda::device_count();
+    match (name, name.strip_prefix("cuda:").map(str::parse::<usize>)) {
+        ("auto", _) if gpus == 0 => {
+            tracing::info!("no GPU: using the CPU");
+            Ok(Device::Cpu)
+        }
+        ("auto", _) => Ok(Device::Cuda(0)),
+        ("cpu", _) => Ok(Device::Cpu),
+        (_, Some(Ok(index))) if i64::try_from(index).is_ok_and(|index| index < gpus) => {
+            Ok(Device::Cuda(index))
+        }
+        (_, Some(Ok(index))) => anyhow::bail!(
+            "no device cuda:{index}: this process sees {gpus} GPUs; \
+             check the driver and CUDA_VISIBLE_DEVICES, or use --device cpu"
+        ),
+        _ => anyhow::bail!("`{name}` is no device; give --device auto, cpu or cuda:N"),
+    }
+}
+
+/// 0 leaves the choice to the libraries: one thread per core.
+fn set_threads(threads: usize) -> anyhow::Result<()> {
+    if threads == 0 {
+        return Ok(());
+    }
+    tch::set_num_threads(i32::try_from(threads).context("too many --threads")?);
+    tch::set_num_interop_threads(1);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .context("set the number of threads")
+}
+
+/// Where peers reach the collectives.
+fn advertised(args: &TrainArgs, listener: &HostListener) -> std::net::SocketAddr {
+    let mut address = listener.local_addr();
+    if let Some(ip) = args.collective_advertise {
+        address.set_ip(ip);
+    }
+    address
+}

@@ -1,0 +1,262 @@
+//! The session with the coordinator: the async side of a worker.
+//!
+//! It connects with growing pauses, passes orders to the trainer and its words to the coordinator, sends
+//! heartbeats, and turns signals into "leave at the next step edge". While the coordinator is away the
+//! trainer goes on with the steps it has plans for.
+
+use std::time::Duration;
+
+use lockstep_collective::AbortHandle;
+use lockstep_proto::ids::Generation;
+use lockstep_proto::{
+    CoordinatorMessage, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError, SessionMessages,
+    SessionSender, Verdict, WorkerMessage,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use crate::border::{Order, SessionEnd};
+
+/// First pause between two attempts to connect; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Time that the last words have to reach the coordinator.
+const PARTING: Duration = Duration::from_secs(5);
+
+/// Where and as whom to connect.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) address: String,
+    pub(crate) hello: Hello,
+    /// Give up after this long without a coordinator.
+    pub(crate) patience: Duration,
+}
+
+/// Why the session ended, for the process to exit with.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionFailure {
+    #[error("the coordinator refused this worker")]
+    Refused(#[source] SessionError),
+    #[error("no coordinator at {address} for {waited:?}; start it, or correct --coordinator")]
+    Unreachable {
+        address: String,
+        waited: Duration,
+        #[source]
+        source: SessionError,
+    },
+}
+
+/// Runs until the coordinator dismisses this worker, a signal ends it, or the trainer has stopped.
+pub(crate) async fn run(mut target: Target, end: SessionEnd) -> Result<Exit, SessionFailure> {
+    let mut session = Session { end, abort: None };
+    let mut leave = Signals::new();
+    loop {
+        let connected = tokio::select! {
+            connected = connect(&target) => connected?,
+            () = leave.next() => {
+                session.end.shared.request_leave();
+                session.order(Order::Quit).await;
+                return Ok(Exit::Done);
+            }
+        };
+        match session.serve(connected, &mut target, &mut leave).await {
+            Served::Over(exit) => return Ok(exit),
+            Served::Refused(error) => return Err(SessionFailure::Refused(error)),
+            Served::Broken(error) => {
+                tracing::warn!(%error, "lost the coordinator; going on with the steps already planned");
+            }
+        }
+    }
+}
+
+/// Connects, however long it takes within the target's patience.
+#[expect(clippy::disallowed_methods, reason = "a shell: it measures its own patience")]
+async fn connect(target: &Target) -> Result<(SessionSender, SessionMessages), SessionFailure> {
+    let started = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let error = match SessionClient::connect(&target.address, target.hello.clone()).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => error,
+        };
+        let waited = started.elapsed();
+        match error.verdict() {
+            Verdict::GiveUp => return Err(SessionFailure::Refused(error)),
+            Verdict::Retry if waited + pause > target.patience => {
+                let address = target.address.clone();
+                return Err(SessionFailure::Unreachable { address, waited, source: error });
+            }
+            Verdict::Retry => {
+                tracing::warn!(%error, again_in = ?pause, waited = ?waited, "no coordinator yet");
+            }
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// How one connection ended.
+enum Served {
+    Over(Exit),
+    Refused(SessionError),
+    Broken(SessionError),
+}
+
+struct Session {
+    end: SessionEnd,
+    /// Ends the collectives of the world that the trainer is in.
+    abort: Option<(Generation, AbortHandle)>,
+}
+
+impl Session {
+    async fn serve(
+        &mut self,
+        (sender, mut messages): (SessionSender, SessionMessages),
+        target: &mut Target,
+        leave: &mut Signals,
+    ) -> Served {
+        let mut beat = interval(LONGEST_PAUSE);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut welcomed = false;
+        loop {
+            let sent = tokio::select! {
+                message = messages.next() => match message {
+                    Some(Ok(CoordinatorMessage::Welcome(welcome))) => {
+                        target.hello.run_id = Some(welcome.run_id.clone());
+                        target.hello.slot = Some(welcome.slot);
+                        beat = interval(welcome.heartbeat);
+                        welcomed = true;
+                        // A coordinator that welcomes knows nothing of the world we may still be in.
+                        self.abort_world();
+                        self.order(Order::Welcomed(welcome)).await;
+                        Ok(())
+                    }
+                    Some(Ok(CoordinatorMessage::Dismiss(dismiss))) => {
+                        return Served::Over(self.dismissed(dismiss).await);
+                    }
+                    Some(Ok(message)) => {
+                        self.pass_on(message).await;
+                        Ok(())
+                    }
+                    Some(Err(error)) => return ended(error),
+                    None => return Served::Broken(SessionError::Broken {
+                        reason: "the coordinator closed the session".into(),
+                    }),
+                },
+                word = self.end.words.recv(), if welcomed => match word {
+                    Some(word) => sender.send(word).await,
+                    None => return Served::Over(self.trainer_stopped()),
+                },
+                _ = beat.tick(), if welcomed => {
+                    sender.send(WorkerMessage::Heartbeat(self.end.shared.heartbeat())).await
+                }
+                () = leave.next() => {
+                    if self.leave().await {
+                        let reason = "asked to leave".to_owned();
+                        let parting = sender.send(WorkerMessage::Goodbye(Goodbye { reason }));
+                        drop(tokio::time::timeout(PARTING, parting).await);
+                        return Served::Over(Exit::Done);
+                    }
+                    Ok(())
+                }
+            };
+            if sent.is_err() {
+                // The queue is closed; the reason stands in the incoming half.
+                match messages.next().await {
+                    Some(Err(error)) => return ended(error),
+                    Some(Ok(CoordinatorMessage::Dismiss(dismiss))) => {
+                        return Served::Over(self.dismissed(dismiss).await);
+                    }
+                    _ => return Served::Broken(SessionError::Broken { reason: "the stream is closed".into() }),
+                }
+            }
+        }
+    }
+
+    /// Passes a message on to the trainer.
+    async fn pass_on(&mut self, message: CoordinatorMessage) {
+        match message {
+            CoordinatorMessage::World(world) => {
+                let abort = AbortHandle::new();
+                self.abort = Some((world.generation, abort.clone()));
+                self.order(Order::Train(Box::new(world), abort)).await;
+            }
+            CoordinatorMessage::Plan(window) => self.order(Order::Plan(window)).await,
+            CoordinatorMessage::Abort(abort) => {
+                tracing::warn!(generation = abort.generation.0, reason = abort.reason, "world aborted");
+                if self.abort.as_ref().is_some_and(|(generation, _)| *generation == abort.generation) {
+                    self.abort_world();
+                }
+                self.order(Order::Abort(abort.generation, abort.reason)).await;
+            }
+            CoordinatorMessage::Stop(stop) => {
+                tracing::info!(reason = stop.reason, "stopping at the next step edge");
+                self.end.shared.request_stop();
+            }
+            CoordinatorMessage::Welcome(_) | CoordinatorMessage::Dismiss(_) => {
+                unreachable!("the caller has dealt with these")
+            }
+        }
+    }
+
+    fn abort_world(&mut self) {
+        if let Some((_, abort)) = self.abort.take() {
+            abort.abort();
+        }
+    }
+
+    /// A closed channel means that the trainer has stopped, which `words` says too.
+    async fn order(&self, order: Order) {
+        drop(self.end.orders.send(order).await);
+    }
+
+    async fn dismissed(&mut self, dismiss: Dismiss) -> Exit {
+        tracing::info!(reason = dismiss.reason, "dismissed");
+        self.abort_world();
+        self.order(Order::Quit).await;
+        dismiss.exit
+    }
+
+    fn trainer_stopped(&self) -> Exit {
+        if self.end.shared.wants_leave() { Exit::Done } else { Exit::RestartMe }
+    }
+
+    /// A signal came. True when there is no world to wait for.
+    async fn leave(&mut self) -> bool {
+        self.end.shared.request_leave();
+        if self.end.shared.in_world() {
+            tracing::info!("leaving at the next step edge, after a checkpoint");
+            return false;
+        }
+        self.order(Order::Quit).await;
+        true
+    }
+}
+
+fn ended(error: SessionError) -> Served {
+    match error.verdict() {
+        Verdict::GiveUp => Served::Refused(error),
+        Verdict::Retry => Served::Broken(error),
+    }
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Self {
+        let listen = |kind| signal(kind).expect("the runtime listens to signals");
+        Self { interrupt: listen(SignalKind::interrupt()), terminate: listen(SignalKind::terminate()) }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

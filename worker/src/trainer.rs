@@ -1,0 +1,424 @@
+//! The training loop of a worker: the one loop of this process. It runs on a thread of its own.
+//!
+//! ```text
+//!  enlist ──▶ wait for a world ──▶ connect, take over the state ──▶ step, step, step … ──▶ say how it ended
+//!     ▲                                                                                        │
+//!     └────────────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A world ends when the run is complete, when the ranks agree to stop, or when a collective fails. In
+//! every case the state stays: it is that of the last applied step.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lockstep_collective::{AbortHandle, CollectiveError, HostListener};
+use lockstep_data::{DataError, Dataset, LoadedBatch, Loader, LoaderConfig, Order as SampleOrder};
+use lockstep_nn::{Byol, Communicators, Outcome, Rates, Report, Views, step};
+use lockstep_proto::config::RunConfig;
+use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
+use lockstep_proto::{
+    Enlist, Goodbye, StepPlan, StepReport, StepReports, TrainingState, Welcome, WorkerMessage, World,
+    WorldEnd, WorldEnded,
+};
+use tch::Device;
+
+use crate::archive::Archive;
+use crate::border::{Order, TrainerEnd};
+use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Snapshot};
+use crate::online_knn;
+use crate::{engine, world};
+
+/// What this process brings along.
+#[derive(Debug)]
+pub(crate) struct Equipment {
+    pub(crate) dataset: Arc<Dataset>,
+    pub(crate) checkpoints: Option<PathBuf>,
+    pub(crate) device: Device,
+    pub(crate) loader_threads: usize,
+    pub(crate) listener: HostListener,
+    /// Where peers reach `listener`.
+    pub(crate) advertised: SocketAddr,
+}
+
+/// Why the trainer gave up.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrainerError {
+    #[error("cannot resume")]
+    Resume(#[from] CheckpointError),
+    #[error("the coordinator's configuration changed during the run: {0}; start the worker again")]
+    ConfigChanged(String),
+    #[error("cannot read training data")]
+    Data(#[from] DataError),
+    #[error("ranks {0:?} hold another state than the source after the broadcast; this is a bug or broken memory")]
+    StateDiffers(Vec<lockstep_collective::Rank>),
+}
+
+/// How a world ended.
+enum Ended {
+    Complete,
+    Stopped,
+    Aborted(String),
+    Failed(CollectiveError),
+    Quit,
+}
+
+/// Model and place in the run.
+pub(crate) struct Trainer {
+    equipment: Equipment,
+    end: TrainerEnd,
+    run_id: String,
+    config: RunConfig,
+    model: Byol,
+    step: Step,
+    cursor: Cursor,
+    archive: Archive,
+}
+
+/// Waits for the first welcome, then trains until told to quit.
+pub(crate) fn run(equipment: Equipment, mut end: TrainerEnd) -> Result<(), TrainerError> {
+    let _no_grad = tch::no_grad_guard(); // layers are explicit: nothing here is recorded for autograd
+    while let Some(order) = end.orders.blocking_recv() {
+        match order {
+            Order::Welcomed(welcome) => return Trainer::new(equipment, end, *welcome)?.run(),
+            Order::Quit => break,
+            Order::Train(..) | Order::Plan(_) | Order::Abort(..) => {}
+        }
+    }
+    Ok(())
+}
+
+impl Trainer {
+    /// Builds the model and loads the newest checkpoint of this run, if there is one.
+    fn new(equipment: Equipment, end: TrainerEnd, welcome: Welcome) -> Result<Self, TrainerError> {
+        let Welcome { run_id, config, .. } = welcome;
+        let classes = classes(&equipment.dataset);
+        let spec = engine::model_spec(&config, classes, equipment.device);
+        let mut model = Byol::new(spec, config.run.seed);
+        let (mut step, mut cursor) = (Step(0), Cursor(0));
+        let newest = equipment.checkpoints.as_deref().map(Checkpoint::newest).transpose()?.flatten();
+        if let Some(checkpoint) = newest {
+            checkpoint.check(&run_id, &equipment.dataset.manifest().fingerprint(), &config)?;
+            checkpoint.load_into(&mut model)?;
+            (step, cursor) = (Step(checkpoint.meta().step), Cursor(checkpoint.meta().cursor));
+            tracing::info!(step = step.0, path = %checkpoint.path().display(), "resuming");
+        }
+        let archive = Archive::new(equipment.checkpoints.clone(), &config.checkpoint);
+        Ok(Self { equipment, end, run_id, config, model, step, cursor, archive })
+    }
+
+    /// The loop.
+    fn run(mut self) -> Result<(), TrainerError> {
+        self.enlist();
+        while let Some(order) = self.end.orders.blocking_recv() {
+            match order {
+                Order::Quit => break,
+                Order::Welcomed(welcome) => {
+                    self.check_unchanged(&welcome)?;
+                    self.enlist();
+                }
+                Order::Train(world, abort) => {
+                    let ended = self.train(&world, &abort)?;
+                    if self.say_how_it_ended(world.generation, ended) {
+                        break;
+                    }
+                }
+                Order::Plan(_) | Order::Abort(..) => {} // of a world that is over
+            }
+        }
+        self.archive.finish(&self.end)?;
+        Ok(())
+    }
+
+    /// Trains in one world, from its start to its end.
+    fn train(&mut self, world: &World, abort: &AbortHandle) -> Result<Ended, TrainerError> {
+        let generation = world.generation;
+        let _span = tracing::info_span!("world", generation = generation.0, rank = world.rank.0).entered();
+        self.end.shared.progress(generation, world.start.step.0, 0);
+        let mut comm = match self.join(world, abort)? {
+            Ok(comm) => comm,
+            Err(error) => return Ok(Ended::Failed(error)),
+        };
+        (self.step, self.cursor) = (world.start.step, world.start.cursor);
+        tracing::info!(ranks = world.members.len(), step = self.step.0, "world formed");
+        let mut loader = self.start_loader(world)?;
+        let mut plans = VecDeque::new();
+        while self.step.0 < world.total_steps {
+            let plan = match self.next_plan(generation, &mut plans) {
+                Ok(plan) => plan,
+                Err(ended) => return Ok(ended),
+            };
+            match self.one_step(world, plan, &mut loader, &mut comm) {
+                Ok(Edge::Go) => {}
+                Ok(Edge::Stop) => {
+                    self.save(world);
+                    return Ok(Ended::Stopped);
+                }
+                Err(StepError::Collective(error)) => return Ok(Ended::Failed(error)),
+                Err(StepError::Data(error)) => return Err(error.into()),
+            }
+        }
+        self.save(world);
+        Ok(Ended::Complete)
+    }
+
+    /// Connects and takes over the state. The inner error is a failed collective.
+    fn join(
+        &mut self,
+        world: &World,
+        abort: &AbortHandle,
+    ) -> Result<Result<Communicators, CollectiveError>, TrainerError> {
+        let timeouts =
+            world::Timeouts { operation: Duration::from_secs(self.config.collective.timeout_s.into()) };
+        let listener = &self.equipment.listener;
+        let joined = world::connect(listener, &self.run_id, world, abort, &timeouts)
+            .and_then(|mut comm| Ok((world::adopt_state(&mut self.model, world, &mut comm)?, comm)));
+        match joined {
+            Ok((odd, comm)) if odd.is_empty() => Ok(Ok(comm)),
+            Ok((odd, _)) => Err(TrainerError::StateDiffers(odd)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    fn start_loader(&self, world: &World) -> Result<Loader, DataError> {
+        let config = &self.config;
+        let lanes = world.members[world.rank.0 as usize].lanes;
+        let sizes = self.equipment.dataset.manifest().shard_sizes();
+        Loader::start(
+            Arc::clone(&self.equipment.dataset),
+            SampleOrder::new(&sizes, engine::order_config(config))?,
+            engine::view_recipe(config),
+            LoaderConfig {
+                seed: config.run.seed,
+                lanes: lanes.first..lanes.first + lanes.count,
+                first_cursor: self.cursor.0,
+                threads: self.equipment.loader_threads,
+                batches_ahead: 2,
+            },
+        )
+    }
+
+    /// The plan of the present step; waits for the coordinator only when no window is left.
+    fn next_plan(
+        &mut self,
+        generation: Generation,
+        plans: &mut VecDeque<StepPlan>,
+    ) -> Result<StepPlan, Ended> {
+        loop {
+            while plans.front().is_some_and(|plan| plan.step < self.step) {
+                plans.pop_front();
+            }
+            let order = match plans.front() {
+                Some(plan) => match self.end.orders.try_recv() {
+                    Ok(order) => order,
+                    Err(_) => return Ok(*plan),
+                },
+                None => self.end.orders.blocking_recv().unwrap_or(Order::Quit),
+            };
+            match order {
+                Order::Plan(window) if window.generation == generation => plans.extend(window.steps),
+                Order::Abort(aborted, reason) if aborted == generation => {
+                    return Err(Ended::Aborted(reason));
+                }
+                Order::Welcomed(_) => {
+                    return Err(Ended::Aborted("the coordinator has started again".into()));
+                }
+                Order::Quit => return Err(Ended::Quit),
+                Order::Plan(_) | Order::Abort(..) | Order::Train(..) => {}
+            }
+        }
+    }
+
+    /// One batch through the model, and what is due behind it.
+    #[expect(clippy::disallowed_methods, reason = "the trainer is a shell: it times its steps")]
+    fn one_step(
+        &mut self,
+        world: &World,
+        plan: StepPlan,
+        loader: &mut Loader,
+        comm: &mut Communicators,
+    ) -> Result<Edge, StepError> {
+        let started = Instant::now();
+        let batch = {
+            let _span = tracing::info_span!("data").entered();
+            loader.next_batch()?
+        };
+        let data_wait = started.elapsed();
+        debug_assert_eq!(batch.cursor, self.cursor.0, "the loader follows the cursor");
+        let views = self.views(&batch);
+        let rates = Rates { learning_rate: plan.learning_rate, decay: plan.decay };
+        let stop = self.end.shared.wants_stop();
+        let outcome = step(&mut self.model, &views, rates, stop, comm)?;
+
+        let (report, applied) = match outcome {
+            Outcome::Applied(report) => (report, true),
+            Outcome::Skipped(report) => (report, false),
+        };
+        self.cursor.0 += 1;
+        self.step.0 += u64::from(applied);
+        let edge = if report.stop { Edge::Stop } else { Edge::Go };
+        let knn = if applied { self.knn(world, comm)? } else { None };
+        let timing = (started.elapsed(), data_wait);
+        self.report(world.generation, (plan.step, applied), &report, (&batch, timing), knn);
+        self.end.shared.progress(world.generation, self.step.0, comm.gradients.sequence());
+        if applied && plan.checkpoint && matches!(edge, Edge::Go) && self.step.0 < world.total_steps {
+            self.save(world);
+        }
+        loader.recycle(batch);
+        Ok(edge)
+    }
+
+    fn views(&self, batch: &LoadedBatch) -> Views {
+        let labels: Vec<u32> = batch.labels.iter().map(|label| label.0).collect();
+        let pixels = [batch.view_one.as_slice(), batch.view_two.as_slice()];
+        Views::new(pixels, &labels, self.config.data.image_size, self.model.spec())
+    }
+
+    /// kNN accuracy, when it is due: every rank looks at a part of the images.
+    fn knn(&self, world: &World, comm: &mut Communicators) -> Result<Option<f64>, StepError> {
+        let every = self.config.knn.every_steps;
+        let due = every > 0 && self.step.0.is_multiple_of(every) && classes(&self.equipment.dataset) > 0;
+        if !due {
+            return Ok(None);
+        }
+        let place = (world.rank.0, u32::try_from(world.members.len()).expect("worlds are small"));
+        let (dataset, comm) = (&self.equipment.dataset, comm.gradients.as_mut());
+        online_knn::accuracy(&self.model, dataset, &self.config, place, comm).map(Some)
+    }
+
+    fn report(
+        &self,
+        generation: Generation,
+        (step, applied): (Step, bool),
+        report: &Report,
+        (batch, (duration, data_wait)): (&LoadedBatch, (Duration, Duration)),
+        knn_accuracy: Option<f64>,
+    ) {
+        let every = self.config.control.digest_every;
+        let due = applied && every > 0 && self.step.0.is_multiple_of(every);
+        for replaced in &batch.replaced {
+            tracing::warn!(sample = replaced.wanted.0, by = replaced.used.0, reason = %replaced.reason, "sample replaced");
+        }
+        let report = StepReport {
+            step,
+            cursor: Cursor(batch.cursor),
+            applied,
+            loss: report.loss,
+            z_std: report.z_std,
+            images: u32::try_from(batch.sample_ids.len()).expect("batches are small"),
+            duration,
+            data_wait,
+            probe_loss: report.probe.map(|(loss, _)| loss),
+            probe_accuracy: report.probe.map(|(_, accuracy)| accuracy),
+            knn_accuracy,
+            digest: due.then(|| self.digest()),
+            replaced_samples: batch.replaced.iter().map(|replaced| replaced.wanted.0).collect(),
+        };
+        self.end.say(WorkerMessage::Reports(StepReports { generation, reports: vec![report] }));
+    }
+
+    fn digest(&self) -> Digest {
+        Digest(self.model.digest(self.step.0, self.cursor.0))
+    }
+
+    fn state(&self) -> TrainingState {
+        TrainingState { step: self.step, cursor: self.cursor, digest: self.digest() }
+    }
+
+    /// Rank 0 saves the state; training goes on while it is written.
+    fn save(&mut self, world: &World) {
+        if world.rank != Rank(0) {
+            return;
+        }
+        let meta = Meta {
+            format: 0,
+            run_id: self.run_id.clone(),
+            step: self.step.0,
+            cursor: self.cursor.0,
+            total_steps: world.total_steps,
+            classes: classes(&self.equipment.dataset),
+            dataset: self.equipment.dataset.manifest().fingerprint(),
+            digest: self.digest().0,
+            checksum: 0,
+            config: self.config.clone(),
+        };
+        self.archive.save(Snapshot::take(&self.model, meta), world.generation, &self.end);
+    }
+
+    fn enlist(&self) {
+        let state = (self.step > Step(0)).then(|| self.state());
+        let collective_address = self.equipment.advertised;
+        self.end.say(WorkerMessage::Enlist(Enlist { collective_address, state }));
+    }
+
+    /// Tells the coordinator, and enlists again; true when the process is to end.
+    fn say_how_it_ended(&mut self, generation: Generation, ended: Ended) -> bool {
+        let (reason, detail, culprit) = match ended {
+            Ended::Quit => return true,
+            Ended::Complete => (WorldEnd::Complete, String::new(), None),
+            Ended::Stopped => (WorldEnd::Stopped, String::new(), None),
+            Ended::Aborted(reason) => (WorldEnd::Failed, reason, None),
+            Ended::Failed(error) => (WorldEnd::Failed, error.to_string(), culprit(&error)),
+        };
+        tracing::info!(?reason, detail, step = self.step.0, "world ended");
+        self.end.shared.world_ended();
+        self.end.say(WorkerMessage::WorldEnded(WorldEnded { generation, reason, detail, culprit }));
+        if self.end.shared.wants_leave() {
+            let reason = "asked to leave".to_owned();
+            self.end.say(WorkerMessage::Goodbye(Goodbye { reason }));
+            return true;
+        }
+        if reason != WorldEnd::Complete {
+            self.enlist();
+        }
+        false
+    }
+
+    fn check_unchanged(&self, welcome: &Welcome) -> Result<(), TrainerError> {
+        let differences = self.config.diff(&welcome.config);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let differences: Vec<String> =
+            differences.iter().map(|d| format!("{} {} → {}", d.key, d.ours, d.theirs)).collect();
+        Err(TrainerError::ConfigChanged(differences.join(", ")))
+    }
+}
+
+/// What follows a step.
+enum Edge {
+    Go,
+    Stop,
+}
+
+/// What can fail in a step.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StepError {
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+fn classes(dataset: &Dataset) -> u32 {
+    u32::try_from(dataset.manifest().classes().len()).expect("labels are 32 bits")
+}
+
+/// The rank that a failed collective accuses.
+fn culprit(error: &CollectiveError) -> Option<Rank> {
+    match error {
+        CollectiveError::PeerSilent { peer, .. } | CollectiveError::Connection { peer, .. } => {
+            Some(Rank(peer.0))
+        }
+        CollectiveError::Diverged { .. }
+        | CollectiveError::Aborted
+        | CollectiveError::Refused { .. }
+        | CollectiveError::Incomplete { .. }
+        | CollectiveError::BadWorld(_)
+        | CollectiveError::TooLarge { .. }
+        | CollectiveError::System { .. } => None,
+    }
+}

@@ -1,0 +1,62 @@
+//! Forming a world: connect the collectives, take over the state, check that all ranks hold the same.
+
+use std::time::Duration;
+
+use lockstep_collective::{
+    AbortHandle, Collective, CollectiveError, HostListener, Rank, Solo, WorldSpec,
+};
+use lockstep_nn::{Byol, Communicators};
+use lockstep_proto::World;
+
+/// Time to connect to all peers: as long as the collectives wait for a silent one.
+pub(crate) struct Timeouts {
+    pub(crate) operation: Duration,
+}
+
+/// Connects this rank with its peers.
+pub(crate) fn connect(
+    listener: &HostListener,
+    run_id: &str,
+    world: &World,
+    abort: &AbortHandle,
+    timeouts: &Timeouts,
+) -> Result<Communicators, CollectiveError> {
+    if world.members.len() == 1 {
+        return Ok(Communicators {
+            statistics: Box::new(Solo::new(abort.clone())),
+            gradients: Box::new(Solo::new(abort.clone())),
+        });
+    }
+    let spec = WorldSpec {
+        run_id: run_id.to_owned(),
+        generation: world.generation.0,
+        rank: Rank(world.rank.0),
+        peers: world.members.iter().map(|member| member.collective_address).collect(),
+        secret: world.secret.0.into(),
+        connect_deadline: timeouts.operation,
+        op_deadline: timeouts.operation,
+        channels: 2,
+    };
+    let mut channels = listener.connect(&spec, abort)?.into_iter();
+    let mut next = || -> Box<dyn Collective> {
+        Box::new(channels.next().expect("as many channels as asked for"))
+    };
+    Ok(Communicators { statistics: next(), gradients: next() })
+}
+
+/// Gives every rank the state of the world's source, and compares digests.
+///
+/// Returns the ranks whose state differs from the source's: none, unless memory or code is broken.
+pub(crate) fn adopt_state(
+    model: &mut Byol,
+    world: &World,
+    comm: &mut Communicators,
+) -> Result<Vec<Rank>, CollectiveError> {
+    let source = Rank(world.state_source.0);
+    model.broadcast_state(comm, source)?;
+    let digest = model.digest(world.start.step.0, world.start.cursor.0);
+    let digests = comm.gradients.all_gather(&digest.to_le_bytes())?;
+    let wanted = &digests[source.0 as usize];
+    let odd = (0..).zip(&digests).filter(|(_, digest)| *digest != wanted);
+    Ok(odd.map(|(rank, _)| Rank(rank)).collect())
+}
