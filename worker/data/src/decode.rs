@@ -74,6 +74,9 @@ impl Decoder {
 }
 
 fn decode_jpeg(bytes: &[u8], image: &mut RgbImage) -> Result<(), String> {
+    if !is_ended(bytes) {
+        return Err("is a damaged JPEG: it ends in the middle of its pixels".to_owned());
+    }
     let damaged = |error| format!("is a damaged JPEG: {error:?}");
     let options = DecoderOptions::new_fast()
         .set_strict_mode(true)
@@ -88,6 +91,15 @@ fn decode_jpeg(bytes: &[u8], image: &mut RgbImage) -> Result<(), String> {
     image.width = u32::try_from(width).map_err(|_| "is too wide")?;
     image.height = u32::try_from(height).map_err(|_| "is too high")?;
     Ok(())
+}
+
+/// Does an end marker follow the last scan? The decoder takes a missing end for zeros.
+///
+/// Pixel data cannot hold these markers, so the last of the two decides; an
+/// embedded thumbnail with an end of its own lies before the scan.
+fn is_ended(jpeg: &[u8]) -> bool {
+    let last = jpeg.array_windows().rev().find(|pair| matches!(pair, [0xFF, 0xD9 | 0xDA]));
+    last == Some(&[0xFF, 0xD9])
 }
 
 fn pixel_count(width: usize, height: usize) -> Result<usize, String> {
@@ -107,5 +119,125 @@ fn spread_gray<const STRIDE: usize>(source: &[u8], rgb: &mut [u8]) {
 fn drop_alpha(source: &[u8], rgb: &mut [u8]) {
     for (out, [r, g, b, _]) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(source.as_chunks().0) {
         *out = [*r, *g, *b];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WIDTH: u16 = 37;
+    const HEIGHT: u16 = 21;
+
+    fn picture() -> Vec<u8> {
+        let side = u32::from(WIDTH) * u32::from(HEIGHT);
+        (0..3 * side).map(|i| u8::try_from(i * i / 7 % 251).unwrap()).collect()
+    }
+
+    fn jpeg() -> Vec<u8> {
+        let mut bytes = Vec::new();
+        jpeg_encoder::Encoder::new(&mut bytes, 95)
+            .encode(&picture(), WIDTH, HEIGHT, jpeg_encoder::ColorType::Rgb)
+            .unwrap();
+        bytes
+    }
+
+    fn png(color: png::ColorType, depth: png::BitDepth, pixels: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_color(color);
+        encoder.set_depth(depth);
+        if color == png::ColorType::Indexed {
+            encoder.set_palette(vec![10, 20, 30, 40, 50, 60]);
+        }
+        encoder.write_header().unwrap().write_image_data(pixels).unwrap();
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+        let mut image = RgbImage::default();
+        Decoder::default().decode(bytes, &mut image).map(|()| image)
+    }
+
+    #[test]
+    fn every_kind_of_png_becomes_rgb() {
+        use png::BitDepth::{Eight, One, Sixteen};
+        use png::ColorType::{Grayscale, GrayscaleAlpha, Indexed, Rgb, Rgba};
+        let cases: [(_, _, &[u8], _); 7] = [
+            (Grayscale, Eight, &[7, 9], [7, 7, 7, 9, 9, 9]),
+            (Grayscale, One, &[0b0100_0000], [0, 0, 0, 255, 255, 255]),
+            (Grayscale, Sixteen, &[7, 200, 9, 1], [7, 7, 7, 9, 9, 9]),
+            (GrayscaleAlpha, Eight, &[7, 0, 9, 255], [7, 7, 7, 9, 9, 9]),
+            (Indexed, One, &[0b0100_0000], [10, 20, 30, 40, 50, 60]),
+            (Rgb, Eight, &[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
+            (Rgba, Eight, &[1, 2, 3, 0, 4, 5, 6, 255], [1, 2, 3, 4, 5, 6]),
+        ];
+        for (color, depth, stored, expected) in cases {
+            let image = decode(&png(color, depth, stored)).unwrap();
+            assert_eq!(image.pixels, expected, "{color:?} {depth:?}");
+            assert_eq!((image.width, image.height), (2, 1));
+        }
+    }
+
+    #[test]
+    fn a_grayscale_jpeg_becomes_rgb() {
+        let mut bytes = Vec::new();
+        jpeg_encoder::Encoder::new(&mut bytes, 95)
+            .encode(&[99; 64], 8, 8, jpeg_encoder::ColorType::Luma)
+            .unwrap();
+        assert_eq!(decode(&bytes).unwrap().pixels, [99; 192]);
+    }
+
+    #[test]
+    fn a_buffer_that_was_larger_leaves_no_trace() {
+        let (mut decoder, mut image) = (Decoder::default(), RgbImage::default());
+        decoder.decode(&jpeg(), &mut image).unwrap();
+        decoder
+            .decode(&png(png::ColorType::Grayscale, png::BitDepth::Eight, &[7, 9]), &mut image)
+            .unwrap();
+        assert_eq!(image.pixels, [7, 7, 7, 9, 9, 9]);
+    }
+
+    #[test]
+    fn an_image_that_ends_early_is_damaged_wherever_it_is_cut() {
+        let png = png(png::ColorType::Rgb, png::BitDepth::Eight, &[1, 2, 3, 4, 5, 6]);
+        for whole in [jpeg(), png] {
+            decode(&whole).unwrap();
+            for end in 0..whole.len() {
+                assert!(decode(&whole[..end]).is_err(), "cut at {end} of {}", whole.len());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_named_as_such() {
+        assert_eq!(decode(b"").unwrap_err(), "is empty");
+        assert_eq!(decode(b"hello").unwrap_err(), "is neither JPEG nor PNG");
+    }
+
+    #[test]
+    fn a_header_that_claims_too_many_pixels_is_refused() {
+        let mut huge = png(png::ColorType::Grayscale, png::BitDepth::Eight, &[7, 9]);
+        huge[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+        // The header's own checksum guards it too; either way it is an error.
+        assert!(decode(&huge).is_err());
+        assert!(pixel_count(65_536, 65_536).unwrap_err().contains("more than 100000000"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_damage_makes_a_decoder_panic(
+            at: prop::sample::Index,
+            damage in prop::collection::vec(any::<u8>(), 1..8),
+        ) {
+            let png = png(png::ColorType::Rgb, png::BitDepth::Eight, &[1, 2, 3, 4, 5, 6]);
+            for mut bytes in [jpeg(), png] {
+                let at = at.index(bytes.len() - damage.len());
+                bytes[at..at + damage.len()].copy_from_slice(&damage);
+                let _image = decode(&bytes);
+            }
+        }
     }
 }

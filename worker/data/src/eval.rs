@@ -164,7 +164,7 @@ impl Worker {
         let columns = centred_part(width, new_width, config.size);
         let rows = centred_part(height, new_height, config.size);
         let size = (config.size, config.size);
-        self.scaler.resize_part(&self.image, columns, rows, size, &mut self.resized);
+        self.scaler.resize_part(&self.image, (columns, rows), size, &mut self.resized);
         let pixels = self.resized.as_chunks::<3>().0;
         for (pixel, out) in pixels.iter().zip(out.as_chunks_mut::<3>().0) {
             *out = normalized(fractions(*pixel), config.mean, config.std);

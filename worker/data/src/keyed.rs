@@ -155,7 +155,6 @@ fn wide_product(a: u32, b: u32) -> (u32, u32) {
     (high, low)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper 64 of 128 bits")]
 fn upper_half(value: u128) -> u64 {
     (value >> 64) as u64
 }

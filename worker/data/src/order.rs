@@ -213,8 +213,8 @@ mod tests {
         let order = Order::new(&[20, 15, 30], CONFIG).unwrap();
         let ids = |cursor| order.batch(cursor, 0..4).iter().map(|id| id.0).collect::<Vec<_>>();
         assert_eq!(order.steps_per_epoch(), 5);
-        assert_eq!(ids(0), [0; 12]);
-        assert_eq!(ids(7), [0; 12]);
+        assert_eq!(ids(0), [13, 10, 9, 24, 25, 22, 37, 36, 43, 53, 55, 54]);
+        assert_eq!(ids(7), [30, 31, 4, 14, 11, 36, 40, 42, 54, 60, 56, 23]);
     }
 
     #[test]

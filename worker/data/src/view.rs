@@ -372,3 +372,126 @@ fn is_strength(value: f64) -> bool {
 fn is_range([first, second]: [f64; 2], low: f64, high: f64) -> bool {
     low < first && first <= second && second <= high
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(sample: u64, view: View) -> ViewKey {
+        ViewKey::new(11, 2, SampleId(sample), view)
+    }
+
+    #[test]
+    fn the_draws_are_pinned() {
+        // A change of these numbers changes every run.
+        let params = ViewParams::draw(&ViewRecipe::imagenet(224), 500, 375, key(3, View::Two));
+        assert_eq!(params.crop, CropBox { left: 206, top: 43, width: 256, height: 323 });
+        assert_eq!(
+            format!("{:.4?}", params.jitter.unwrap()),
+            "[Contrast(0.9939), Saturation(0.9027), Brightness(1.3404), Hue(0.0122)]",
+        );
+        assert_eq!((params.flip, params.grayscale, params.solarize), (true, true, true));
+        assert_eq!(params.blur, Some(0.0));
+    }
+
+    #[test]
+    fn events_happen_as_often_as_the_recipe_says() {
+        let recipe = ViewRecipe::imagenet(224);
+        let count = |view, happens: fn(&ViewParams) -> bool| {
+            (0..10_000)
+                .map(|sample| ViewParams::draw(&recipe, 500, 375, key(sample, view)))
+                .filter(happens)
+                .count()
+        };
+        for (view, blurred, solarized) in [(View::One, 10_000, 0), (View::Two, 1_000, 2_000)] {
+            let near = |found: usize, expected: usize| found.abs_diff(expected) <= 130;
+            assert!(near(count(view, |p| p.flip), 5_000));
+            assert!(near(count(view, |p| p.jitter.is_some()), 8_000));
+            assert!(near(count(view, |p| p.grayscale), 2_000));
+            assert!(near(count(view, |p| p.blur.is_some()), blurred));
+            assert!(near(count(view, |p| p.solarize), solarized));
+        }
+    }
+
+    #[test]
+    fn crops_cover_the_area_and_the_ratio_evenly() {
+        let recipe = ViewRecipe::imagenet(224);
+        let (mut area, mut log_ratio) = (0.0_f64, 0.0_f64);
+        for sample in 0..10_000 {
+            let CropBox { width, height, .. } =
+                ViewParams::draw(&recipe, 400, 400, key(sample, View::One)).crop;
+            area += f64::from(width * height) / 160_000.0 / 10_000.0;
+            log_ratio += (f64::from(width) / f64::from(height)).ln() / 10_000.0;
+        }
+        // 0.48 in a long run of torchvision's formula: 0.54, less the crops that do not fit.
+        assert!((0.47..0.49).contains(&area), "{area}");
+        assert!(log_ratio.abs() < 0.01, "{log_ratio}");
+    }
+
+    #[test]
+    fn an_image_too_long_for_any_crop_gives_its_centre() {
+        let recipe = ViewRecipe { scale: [1.0, 1.0], ..ViewRecipe::imagenet(224) };
+        let wide = ViewParams::draw(&recipe, 1_000, 10, key(0, View::One)).crop;
+        assert_eq!(wide, CropBox { left: 493, top: 0, width: 13, height: 10 });
+        let high = ViewParams::draw(&recipe, 10, 1_000, key(0, View::One)).crop;
+        assert_eq!(high, CropBox { left: 0, top: 493, width: 10, height: 13 });
+    }
+
+    #[test]
+    fn switching_one_step_off_changes_no_other_draw() {
+        let recipe = ViewRecipe::imagenet(224);
+        let without = ViewRecipe { jitter_p: 0.0, ..recipe.clone() };
+        for sample in 0..100 {
+            let all = ViewParams::draw(&recipe, 500, 375, key(sample, View::One));
+            let fewer = ViewParams::draw(&without, 500, 375, key(sample, View::One));
+            assert_eq!(fewer, ViewParams { jitter: None, ..all });
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_a_tenth_of_the_size_made_odd() {
+        let kernels = [224, 96, 32, 28, 1].map(|size| ViewRecipe::imagenet(size).blur_kernel);
+        assert_eq!(kernels, [23, 9, 3, 3, 1]);
+    }
+
+    #[test]
+    fn a_recipe_that_cannot_work_names_the_field() {
+        let good = ViewRecipe::imagenet(28);
+        assert!(good.check().is_ok());
+        let cases = [
+            (ViewRecipe { scale: [0.9, 0.1], ..good.clone() }, "`scale` must be two rising"),
+            (ViewRecipe { flip_p: 1.5, ..good.clone() }, "`flip_p` must be in 0..=1"),
+            (ViewRecipe { gray_p: f64::NAN, ..good.clone() }, "`gray_p` must be in 0..=1"),
+            (ViewRecipe { blur_kernel: 4, ..good.clone() }, "`blur_kernel` must be odd"),
+            (ViewRecipe { blur_kernel: 57, ..good.clone() }, "`blur_kernel` must be odd"),
+            (ViewRecipe { std: [0.2, 0.0, 0.2], ..good.clone() }, "`std` must be positive"),
+        ];
+        for (recipe, start) in cases {
+            let error = recipe.check().unwrap_err().to_string();
+            assert!(error.starts_with(start), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_widest_kernel_that_is_allowed_can_be_applied() {
+        let recipe = ViewRecipe { blur_kernel: 15, ..ViewRecipe::imagenet(8) };
+        recipe.check().unwrap();
+        let image = RgbImage { width: 9, height: 8, pixels: vec![128; 216] };
+        let params = ViewParams::draw(&recipe, 9, 8, key(0, View::One));
+        let mut out = vec![0.0; recipe.view_len()];
+        Augmenter::default().apply(&image, &params, &recipe, &mut out);
+        assert!(out.iter().all(|value| value.is_finite()));
+    }
+
+    proptest! {
+        #[test]
+        fn a_crop_lies_in_the_image(width in 1_u32..70_000, height in 1_u32..70_000, sample: u64) {
+            let recipe = ViewRecipe::imagenet(224);
+            let crop = ViewParams::draw(&recipe, width, height, key(sample, View::One)).crop;
+            prop_assert!(crop.width >= 1 && crop.left + crop.width <= width);
+            prop_assert!(crop.height >= 1 && crop.top + crop.height <= height);
+        }
+    }
+}
