@@ -97,6 +97,13 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// Whether the layers were read, and every other key is what they say.
+    pub(crate) fn is_about_one_key(&self) -> bool {
+        !matches!(self, Self::Syntax { .. } | Self::UnknownPreset { .. })
+    }
+}
+
 fn advice(nearest: Option<&str>) -> String {
     nearest.map_or_else(
         || "`--print-config` shows all keys".to_owned(),

@@ -9,8 +9,9 @@
 //!               merged, last one wins ──▶ rules between keys ──▶ RunConfig, origins
 //! ```
 //!
-//! An entry at fault is left out and reported, so that the others are still checked; a rule between
-//! keys is skipped if one of its keys is at fault.
+//! An entry at fault is left out and reported, so that the others are still checked. A rule between
+//! keys is skipped if one of its keys is at fault, and all are if a whole layer could not be read:
+//! what they would say may only follow from the fault.
 //!
 //! Not here: reading files, environment and command line (the binaries hand over text), the table
 //! of keys and the rules (`validate.rs`).
@@ -218,6 +219,9 @@ fn merge(entries: Vec<Entry>, mut faults: Vec<Fault>) -> Result<Resolved, Config
     let mut at_fault = BTreeSet::new();
     for entry in entries {
         if let Some(fault) = check(&entry) {
+            if let Fault::UnknownKey { nearest: Some(meant), .. } = fault {
+                at_fault.insert(meant.to_owned());
+            }
             faults.push(fault);
             at_fault.insert(entry.key);
         } else {
@@ -237,7 +241,10 @@ fn merge(entries: Vec<Entry>, mut faults: Vec<Fault>) -> Result<Resolved, Config
         Config::builder().add_source(good).build().and_then(Config::try_deserialize).expect(
             "every key is there and passed the table, which a test compares with the types",
         );
-    faults.extend(conflicts(&config, &settings, &at_fault));
+    // A layer that wasn't read may have set any of the keys.
+    if faults.iter().all(Fault::is_about_one_key) {
+        faults.extend(conflicts(&config, &settings, &at_fault));
+    }
     if !faults.is_empty() {
         return Err(ConfigFaults(faults));
     }
@@ -472,20 +479,56 @@ mod tests {
     }
 
     #[test]
+    fn values_at_the_ends_of_their_ranges_are_taken() {
+        for text in [
+            "run.world = 256",
+            "run.seed = 9223372036854775807",
+            "data.eval_resize = 224",
+            "knn.samples = 21",
+            "control.lease_ms = 1001",
+            "optimizer.momentum = 0.0",
+            "augment.crop_area = [1.0, 1.0]",
+            "schedule.data_epochs = 1e-9",
+        ] {
+            file(text).resolve().unwrap_or_else(|faults| panic!("{text}: {faults}"));
+        }
+        for text in
+            ["optimizer.momentum = 1.0", "augment.crop_area = [0.0, 1.0]", "run.world = 4097"]
+        {
+            assert_eq!(complaints(&file(text)).len(), 1, "{text}");
+        }
+    }
+
+    #[test]
     fn all_faults_are_reported_at_once_and_none_that_only_follows_from_another() {
         let layers = Layers {
-            preset: Some("nothing".to_owned()),
-            file: Some(("run.toml".to_owned(), "[data]\nlanes = 0\nlaens = 3".to_owned())),
+            file: Some(("run.toml".to_owned(), "[data]\nlanes = 0\nimage_szie = 512".to_owned())),
             env: pairs(&[("LOCKSTEP__RUN__WORLD", "0")]),
-            flags: pairs(&[("augment.crop_area", "[0.9, 0.1]")]),
+            flags: pairs(&[("augment.crop_area", "[0.9, 0.1]"), ("data.eval_resize", "100")]),
+            ..Layers::default()
         };
         let faults = layers.resolve().unwrap_err();
-        let keys = ["preset", "data.laens", "data.lanes", "run.world", "augment.crop_area"];
+        let keys = ["data.image_szie", "data.lanes", "run.world", "augment.crop_area"];
         assert_eq!(faults.0.len(), keys.len(), "{faults}");
         for (fault, key) in faults.0.iter().zip(keys) {
             assert!(fault.to_string().starts_with(&format!("`{key}`")), "{fault}");
         }
-        assert!(faults.to_string().starts_with("5 faults in the configuration\n  `preset`"));
+        assert!(
+            faults.to_string().starts_with("4 faults in the configuration\n  `data.image_szie`")
+        );
+    }
+
+    #[test]
+    fn a_layer_that_cannot_be_read_does_not_hide_faults_of_other_layers() {
+        let mut layers = file("[run");
+        layers.preset = Some("nothing".to_owned());
+        // Only the first is a fault for sure: the file may have set lanes that divide 100.
+        layers.flags = pairs(&[("run.world", "0"), ("schedule.global_batch", "100")]);
+        let found = complaints(&layers);
+        assert_eq!(found.len(), 3, "{found:?}");
+        for (fault, start) in found.iter().zip(["run.toml can't", "`preset`", "`run.world`"]) {
+            assert!(fault.starts_with(start), "{fault}");
+        }
     }
 
     #[test]

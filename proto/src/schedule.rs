@@ -285,9 +285,44 @@ mod tests {
         assert_eq!(total_steps(&section, IMAGENET), 20);
     }
 
+    fn tiny() -> config::RunConfig {
+        let preset = Some("tiny".to_owned());
+        crate::layers::Layers { preset, ..Default::default() }.resolve().unwrap().config
+    }
+
+    #[test]
+    fn a_plan_has_the_rates_of_its_step_and_is_the_same_when_asked_again() {
+        let schedule = Schedule::new(&tiny(), 64).unwrap();
+        assert_eq!(schedule.total().get(), 20);
+        let (decay, rate) = schedule.plan(Step(10));
+        assert_close(decay.0, 0.995);
+        assert_close(rate.0, 0.0125);
+        assert_eq!(schedule.plan(Step(10)), (decay, rate));
+    }
+
+    #[test]
+    fn a_data_set_smaller_than_one_batch_is_refused() {
+        let error = Schedule::new(&tiny(), 63).unwrap_err();
+        assert_eq!(error, ScheduleError::TooFewSamples { samples: 63, global_batch: 64 });
+        assert!(error.to_string().contains("63 samples, fewer than the 64 of one step"), "{error}");
+    }
+
+    #[test]
+    fn a_run_of_less_than_one_step_is_refused() {
+        let mut config = tiny();
+        config.schedule.steps = 0;
+        config.schedule.data_epochs = 0.5;
+        let error = Schedule::new(&config, 127).unwrap_err();
+        let want = ScheduleError::NoSteps { data_epochs: 0.5, samples: 127, global_batch: 64 };
+        assert_eq!(error, want);
+        assert_eq!(Schedule::new(&config, 128).unwrap().total().get(), 1);
+    }
+
     proptest! {
         #[test]
-        fn target_decay_never_falls(base in 0.0..=1.0_f64, total in 1..1_000_000_u64, step in 0..1_000_000_u64) {
+        fn target_decay_never_falls(
+            base in 0.0..=1.0_f64, total in 1..1_000_000_u64, step in 0..1_000_000_u64
+        ) {
             let total = NonZeroU64::new(total).unwrap();
             let now = target_decay(Step(step), total, Decay(base));
             let next = target_decay(Step(step + 1), total, Decay(base));

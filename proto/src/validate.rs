@@ -5,8 +5,6 @@
 //!
 //! Not here: where values come from and how they are merged (`layers.rs`).
 
-use std::ops::{Bound, RangeBounds};
-
 use ::config::ValueKind;
 
 use crate::config::RunConfig;
@@ -69,15 +67,19 @@ pub(crate) enum Kind {
     Numbers(usize, Interval),
 }
 
-type Interval = (Bound<f64>, Bound<f64>);
-
-const POSITIVE: Interval = (Bound::Excluded(0.0), Bound::Unbounded);
-const SHARE: Interval = between(0.0, 1.0);
-const POSITIVE_SHARE: Interval = (Bound::Excluded(0.0), Bound::Included(1.0));
-
-const fn between(low: f64, high: f64) -> Interval {
-    (Bound::Included(low), Bound::Included(high))
+/// Numbers between two finite ends, so NaN and infinity are in none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Interval {
+    /// Both ends included.
+    Closed(f64, f64),
+    /// The low end excluded.
+    Over(f64, f64),
+    /// The high end excluded.
+    Under(f64, f64),
 }
+
+const SHARE: Interval = Closed(0.0, 1.0);
+const POSITIVE_SHARE: Interval = Over(0.0, 1.0);
 
 /// Longest run and rarest event, in optimizer steps: 3,000 times the paper's main run.
 const MAX_STEPS: u64 = 1_000_000_000;
@@ -85,6 +87,7 @@ const MAX_STEPS: u64 = 1_000_000_000;
 const MAX_TOML: u64 = i64::MAX as u64;
 const MAX_NAME: usize = 64;
 
+use Interval::{Closed, Over, Under};
 use Kind::{Choice, Flag, Name, Number, Numbers, Whole};
 
 const fn key(name: &'static str, kind: Kind, meaning: &'static str) -> Key {
@@ -99,14 +102,14 @@ pub(crate) const KEYS: &[Key] = &[
     key("run.world", Whole(1, 4096), "the number of workers to wait for"),
 
     key("model.arch", Choice(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]), "the encoder"),
-    key("model.width", Number(between(0.0625, 4.0)), "the factor on every channel count of the encoder"),
+    key("model.width", Number(Closed(0.0625, 4.0)), "the factor on every channel count of the encoder"),
     key("model.stem", Choice(&["imagenet", "small"]), "the first layers: `imagenet` 7×7/2 and max-pool, `small` 3×3/1 for small images"),
     key("model.projector_hidden", Whole(1, 65536), "the number of hidden units of the projector"),
     key("model.projection_dim", Whole(1, 65536), "the number of dimensions of projection and prediction"),
     key("model.predictor_hidden", Whole(1, 65536), "the number of hidden units of the predictor"),
     key("model.init", Choice(&["fan_in", "he"]), "the distribution of initial weights: `fan_in` the authors' code, `he` torchvision's"),
     key("model.last_gamma", Number(SHARE), "the initial gamma of the last batch norm of every residual block"),
-    key("model.bn_eps", Number(between(1e-12, 0.1)), "the number added to the variance in batch norm"),
+    key("model.bn_eps", Number(Closed(1e-12, 0.1)), "the number added to the variance in batch norm"),
     key("model.bn_decay", Number(SHARE), "the share of the old running average that a batch-norm update keeps"),
     key("model.dtype", Choice(&["f32", "f64"]), "the type of number that the engine computes in; `f64` is for tests of exactness"),
 
@@ -115,38 +118,38 @@ pub(crate) const KEYS: &[Key] = &[
     key("data.lanes", Whole(1, 4096), "the number of virtual workers that the sample order is cut into"),
     key("data.shuffle_block", Whole(1, 1_048_576), "the number of samples of a lane that are shuffled together"),
     key("data.mean", Numbers(3, SHARE), "the mean of each channel, which is subtracted from the views"),
-    key("data.std", Numbers(3, between(1e-6, 1.0)), "the standard deviation of each channel, which divides the views"),
+    key("data.std", Numbers(3, Closed(1e-6, 1.0)), "the standard deviation of each channel, which divides the views"),
 
     key("augment.crop_area", Numbers(2, POSITIVE_SHARE), "the share of the image's area in the random crop, `[from, to]`"),
-    key("augment.crop_ratio", Numbers(2, POSITIVE), "the aspect ratio of the random crop (width / height), `[from, to]`"),
+    key("augment.crop_ratio", Numbers(2, Closed(0.01, 100.0)), "the aspect ratio of the random crop (width / height), `[from, to]`"),
     key("augment.flip", Number(SHARE), "the probability of a horizontal flip"),
     key("augment.jitter", Number(SHARE), "the probability of colour jitter"),
     key("augment.brightness", Number(SHARE), "the strength b of brightness jitter, a factor in `[1 − b, 1 + b]`"),
     key("augment.contrast", Number(SHARE), "the strength of contrast jitter"),
     key("augment.saturation", Number(SHARE), "the strength of saturation jitter"),
-    key("augment.hue", Number(between(0.0, 0.5)), "the strength of hue jitter, in turns"),
+    key("augment.hue", Number(Closed(0.0, 0.5)), "the strength of hue jitter, in turns"),
     key("augment.grayscale", Number(SHARE), "the probability of grayscale"),
     key("augment.blur", Numbers(2, SHARE), "the probability of Gaussian blur, `[view 1, view 2]`"),
-    key("augment.blur_sigma", Numbers(2, POSITIVE), "the standard deviation of the blur in pixels, `[from, to]`"),
+    key("augment.blur_sigma", Numbers(2, Over(0.0, 100.0)), "the standard deviation of the blur in pixels, `[from, to]`"),
     key("augment.solarize", Numbers(2, SHARE), "the probability of solarization, `[view 1, view 2]`"),
 
     key("optimizer.kind", Choice(&["lars", "sgd"]), "the update rule"),
-    key("optimizer.momentum", Number((Bound::Included(0.0), Bound::Excluded(1.0))), "the momentum μ"),
+    key("optimizer.momentum", Number(Under(0.0, 1.0)), "the momentum μ"),
     key("optimizer.weight_decay", Number(SHARE), "the weight decay; biases and batch norm have none"),
     key("optimizer.trust", Number(POSITIVE_SHARE), "the trust coefficient of LARS"),
 
     key("schedule.global_batch", Whole(2, 1_048_576), "the number of images per optimizer step over all ranks (N)"),
-    key("schedule.data_epochs", Number((Bound::Excluded(0.0), Bound::Included(1e6))), "the length of the run in passes over the data"),
+    key("schedule.data_epochs", Number(Over(0.0, 1e6)), "the length of the run in passes over the data"),
     key("schedule.steps", Whole(0, MAX_STEPS), "the length of the run in optimizer steps; at 0 `schedule.data_epochs` decides"),
-    key("schedule.base_learning_rate", Number(POSITIVE), "the learning rate η at a batch of 256; the peak is this times N / 256"),
-    key("schedule.warmup_data_epochs", Number(between(0.0, 1e6)), "the linear warm-up of η in passes over the data"),
+    key("schedule.base_learning_rate", Number(Over(0.0, 1000.0)), "the learning rate η at a batch of 256; the peak is this times N / 256"),
+    key("schedule.warmup_data_epochs", Number(Closed(0.0, 1e6)), "the linear warm-up of η in passes over the data"),
     key("schedule.base_decay", Number(SHARE), "the decay τ of the target network at step 0"),
 
     key("probe.enabled", Flag, "whether a linear classifier is trained along, where the data has labels"),
 
     key("knn.every_steps", Whole(0, MAX_STEPS), "the number of steps between kNN evaluations; 0 for none while training"),
     key("knn.k", Whole(1, 1000), "the number of neighbours"),
-    key("knn.temperature", Number(POSITIVE), "the T of the weights exp(cos/T)"),
+    key("knn.temperature", Number(Closed(0.02, 100.0)), "the T of the weights exp(cos/T)"),
     key("knn.samples", Whole(2, 100_000), "the number of training images in the bank while training"),
 
     key("checkpoint.every_steps", Whole(0, MAX_STEPS), "the number of steps between checkpoints; at 0 only when the run ends or stops"),
@@ -170,10 +173,10 @@ impl Kind {
             Flag => matches!(value, ValueKind::Boolean(_)),
             Choice(words) => text(value).is_some_and(|word| words.contains(&word)),
             Whole(low, high) => whole(value).is_some_and(|n| (*low..=*high).contains(&n)),
-            Number(interval) => number(value).is_some_and(|x| is_in(interval, x)),
+            Number(interval) => number(value).is_some_and(|x| interval.contains(x)),
             Numbers(length, interval) => {
                 let in_range =
-                    |x: &::config::Value| number(&x.kind).is_some_and(|x| is_in(interval, x));
+                    |x: &::config::Value| number(&x.kind).is_some_and(|x| interval.contains(x));
                 matches!(value, ValueKind::Array(list)
                     if list.len() == *length && list.iter().all(in_range))
             }
@@ -192,29 +195,30 @@ impl Kind {
             Flag => "true or false".to_owned(),
             Choice(words) => format!("one of {}", words.join(", ")),
             Whole(low, high) => format!("a whole number from {low} to {high}"),
-            Number(interval) => format!("a number {}", in_words(interval)),
+            Number(interval) => format!("a number {}", interval.in_words()),
             Numbers(length, interval) => {
-                format!("a list of {length} numbers, each {}", in_words(interval))
+                format!("a list of {length} numbers, each {}", interval.in_words())
             }
         }
     }
 }
 
-fn in_words((low, high): &Interval) -> String {
-    let low = match low {
-        Bound::Included(low) => format!("from {low:?}"),
-        Bound::Excluded(low) => format!("over {low:?}"),
-        Bound::Unbounded => "of any size".to_owned(),
-    };
-    match high {
-        Bound::Included(high) => format!("{low} to {high:?}"),
-        Bound::Excluded(high) => format!("{low} to under {high:?}"),
-        Bound::Unbounded => low,
+impl Interval {
+    fn contains(self, x: f64) -> bool {
+        match self {
+            Closed(low, high) => low <= x && x <= high,
+            Over(low, high) => low < x && x <= high,
+            Under(low, high) => low <= x && x < high,
+        }
     }
-}
 
-fn is_in(interval: &Interval, x: f64) -> bool {
-    x.is_finite() && interval.contains(&x)
+    fn in_words(self) -> String {
+        match self {
+            Closed(low, high) => format!("from {low:?} to {high:?}"),
+            Over(low, high) => format!("over {low:?} and up to {high:?}"),
+            Under(low, high) => format!("from {low:?} and under {high:?}"),
+        }
+    }
 }
 
 fn is_name(text: &str) -> bool {
@@ -371,9 +375,9 @@ mod tests {
             ("run.id", "1 to 64 of the characters a-z A-Z 0-9 . _ -"),
             ("model.stem", "one of imagenet, small"),
             ("model.bn_eps", "a number from 1e-12 to 0.1"),
-            ("optimizer.momentum", "a number from 0.0 to under 1.0"),
+            ("optimizer.momentum", "a number from 0.0 and under 1.0"),
             ("schedule.global_batch", "a whole number from 2 to 1048576"),
-            ("augment.crop_ratio", "a list of 2 numbers, each over 0.0"),
+            ("augment.crop_area", "a list of 2 numbers, each over 0.0 and up to 1.0"),
             ("probe.enabled", "true or false"),
         ] {
             assert_eq!(find(key).unwrap().kind.range(), range);
