@@ -18,6 +18,10 @@ use crate::wire::session_server::{Session as WireSession, SessionServer};
 use crate::wire::status_server::{Status as WireStatus, StatusServer};
 use crate::worker_message::{Hello, WorkerMessage};
 
+/// Full names of the services made here, for health checks.
+pub const SERVICE_NAMES: [&str; 2] =
+    [wire::session_server::SERVICE_NAME, wire::status_server::SERVICE_NAME];
+
 /// Pace of `WatchRun` where the caller names none.
 const DEFAULT_WATCH_INTERVAL: Duration = Duration::from_millis(500);
 

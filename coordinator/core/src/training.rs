@@ -1,0 +1,98 @@
+//! What members report from inside a world.
+
+use lockstep_proto::ids::{Rank, Step};
+use lockstep_proto::{Heartbeat, StepReport, StepReports};
+
+use crate::core::{Core, State};
+use crate::event::{Effect, SessionId};
+use crate::progress::WorldPace;
+use crate::roster::Pace;
+
+impl Core {
+    pub(crate) fn heartbeat(&mut self, id: SessionId, heartbeat: Heartbeat) {
+        if self.membership(id, heartbeat.generation).is_some() {
+            self.in_flight(id, heartbeat.step);
+        }
+    }
+
+    pub(crate) fn reports(&mut self, id: SessionId, reports: &StepReports) {
+        let Some(rank) = self.membership(id, reports.generation) else { return };
+        for report in &reports.reports {
+            self.report(id, rank, report);
+            if self.live().is_none() {
+                return;
+            }
+        }
+    }
+
+    fn report(&mut self, id: SessionId, rank: Rank, report: &StepReport) {
+        if !self.live().is_some_and(|world| world.planned().contains(&report.step)) {
+            let what = format!("reported step {}, which was not planned", report.step.0);
+            return self.break_off(id, &what);
+        }
+        if let Some(session) = self.roster.get_mut(id) {
+            session.pace = Pace::of(report);
+        }
+        if report.applied {
+            self.in_flight(id, Step(report.step.0 + 1));
+        }
+        self.progress.replaced_samples += report.replaced_samples.len() as u64;
+        if rank == Rank(0) {
+            self.lead_report(report);
+        }
+        self.compare_digest(rank, report);
+    }
+
+    /// Rank 0 speaks for all about what is equal on all ranks.
+    fn lead_report(&mut self, report: &StepReport) {
+        let pace = self.world_pace();
+        let (State::Running(world), Some(plan)) = (&self.state, &self.plan) else { return };
+        if let Some(applied) = self.progress.report(plan, world.generation, report, pace) {
+            self.emit(Effect::Applied(applied));
+        }
+    }
+
+    fn world_pace(&self) -> WorldPace {
+        WorldPace {
+            global_batch: self.settings.config.schedule.global_batch,
+            data_wait_ratio: self.worst_data_wait(),
+        }
+    }
+
+    pub(crate) fn worst_data_wait(&self) -> f64 {
+        let members = self.roster.by_slot().filter(|(_, session)| session.rank().is_some());
+        members.map(|(_, session)| session.pace.data_wait_ratio).fold(0.0, f64::max)
+    }
+
+    fn compare_digest(&mut self, rank: Rank, report: &StepReport) {
+        let (State::Running(world), Some(digest)) = (&mut self.state, report.digest) else {
+            return;
+        };
+        let Some(drift) = world.digests.add(report.cursor, rank, digest) else { return };
+        let odd: Vec<_> = drift.odd.iter().map(|rank| rank.0.to_string()).collect();
+        let found: Vec<_> =
+            drift.found.iter().map(|(digest, count)| format!("{digest:016x} × {count}")).collect();
+        let reason = format!(
+            "ranks hold different states after step {}: rank {} differs (digests: {}); \
+             resume from the last checkpoint, and check the memory of that machine",
+            report.step.0,
+            odd.join(", "),
+            found.join(", ")
+        );
+        self.drifted(drift.odd, reason);
+    }
+
+    /// Notes the step that a member works on, and sends more of the plan if it is due.
+    fn in_flight(&mut self, id: SessionId, step: Step) {
+        let State::Running(world) = &mut self.state else { return };
+        // Whatever a worker says, it cannot be further than its plan.
+        let step = step.min(world.planned().end);
+        if let Some(session) = self.roster.get_mut(id) {
+            session.step = step;
+        }
+        if step > world.newest {
+            world.newest = step;
+            self.feed();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The gRPC services: they only pass on, to the shell and from it.
+
+use std::time::Duration;
+
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use lockstep_proto::limits::SESSION_QUEUE;
+use lockstep_proto::server::{Outgoing, Refusal, SessionService, StatusService, WorkerMessages};
+use lockstep_proto::{CoordinatorMessage, Hello, RunStatus, WorkerStatus};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Shortest pace of `WatchRun`, whatever a caller asks for.
+const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Messages on their way to one worker.
+pub(crate) type ToWorker = mpsc::Sender<Result<CoordinatorMessage, Refusal>>;
+
+/// What the services ask of the shell.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A worker said hello.
+    Join(Box<Joining>),
+    /// Someone wants to see the workers.
+    Workers(oneshot::Sender<Vec<WorkerStatus>>),
+}
+
+/// A new session.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) hello: Hello,
+    pub(crate) incoming: WorkerMessages,
+    pub(crate) outgoing: ToWorker,
+}
+
+/// Accepts workers.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    pub(crate) shell: mpsc::Sender<Request>,
+}
+
+impl SessionService for Sessions {
+    async fn join(&self, hello: Hello, incoming: WorkerMessages) -> Result<Outgoing, Refusal> {
+        let (outgoing, to_worker) = mpsc::channel(SESSION_QUEUE);
+        let joining = Box::new(Joining { hello, incoming, outgoing });
+        self.shell.send(Request::Join(joining)).await.map_err(|_| ending())?;
+        Ok(to_worker)
+    }
+}
+
+/// Answers questions.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) shell: mpsc::Sender<Request>,
+    pub(crate) status: watch::Receiver<RunStatus>,
+}
+
+impl StatusService for Answers {
+    fn run(&self) -> RunStatus {
+        self.status.borrow().clone()
+    }
+
+    fn watch(&self, min_interval: Duration) -> impl Stream<Item = RunStatus> + Send + 'static {
+        let mut status = self.status.clone();
+        status.mark_changed();
+        let interval = min_interval.max(MIN_WATCH_INTERVAL);
+        unfold((status, Duration::ZERO), move |(mut status, pause)| async move {
+            tokio::time::sleep(pause).await;
+            status.changed().await.ok()?;
+            let run = status.borrow_and_update().clone();
+            Some((run, (status, interval)))
+        })
+    }
+
+    async fn workers(&self) -> Result<Vec<WorkerStatus>, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shell.send(Request::Workers(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+}
+
+fn ending() -> Refusal {
+    Refusal::Unavailable("the coordinator is ending".into())
+}

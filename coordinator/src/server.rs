@@ -1,0 +1,183 @@
+//! Everything is bound before anything starts, and stopped in order.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures_util::Stream;
+use futures_util::stream::unfold;
+use lockstep_core::{Core, Settings};
+use lockstep_proto::ids::Generation;
+use lockstep_proto::limits::SECRET_BYTES;
+use lockstep_proto::server::{SERVICE_NAMES, session_server, status_server};
+use lockstep_proto::{Exit, FILE_DESCRIPTOR_SET, RunStatus, Secret};
+use lockstep_service::listen::listen;
+use lockstep_service::metrics_http;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+
+use crate::grpc::{Answers, Request, Sessions};
+use crate::history::History;
+use crate::metrics;
+use crate::options::Options;
+use crate::shell::Shell;
+use crate::state_dir::{StateDir, write_atomically};
+
+/// Requests that may wait for the loop.
+const REQUEST_QUEUE: usize = 64;
+/// How long a stream may take to say hello, and a question to be answered.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which HTTP/2 asks whether the other end is still there, and how long it may take to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// How long open streams may take to end.
+const SHUTDOWN: Duration = Duration::from_secs(2);
+
+/// A coordinator that is bound to its ports and has not started.
+#[derive(Debug)]
+pub struct Server {
+    options: Options,
+    grpc: TcpListener,
+    http: TcpListener,
+    state_dir: Option<StateDir>,
+    last_generation: Generation,
+    history: Option<History>,
+}
+
+impl Server {
+    /// Opens everything that the options name.
+    pub async fn bind(options: Options) -> anyhow::Result<Self> {
+        let grpc = listen(options.listen, "--listen").await?;
+        let http = listen(options.metrics_listen, "--metrics-listen").await?;
+        let (state_dir, last_generation) =
+            options.state_dir.as_deref().map(StateDir::open).transpose()?.unzip();
+        let history = options.reports.as_deref().map(History::open).transpose()?;
+        let last_generation = last_generation.unwrap_or_default();
+        Ok(Self { options, grpc, http, state_dir, last_generation, history })
+    }
+
+    /// Where workers connect.
+    pub fn address(&self) -> anyhow::Result<SocketAddr> {
+        self.grpc.local_addr().context("find the port of the coordinator")
+    }
+
+    /// Where `/metrics` is.
+    pub fn metrics_address(&self) -> anyhow::Result<SocketAddr> {
+        self.http.local_addr().context("find the port of the metrics")
+    }
+
+    /// Coordinates until the run is over, or until `stop` has asked for it.
+    pub async fn run(self, stop: impl Stream<Item = ()> + Unpin) -> anyhow::Result<Exit> {
+        let uri = format!("http://{}", self.address()?);
+        tracing::info!(metrics = %self.metrics_address()?, "listening on {uri}");
+        if let Some(path) = &self.options.port_file {
+            write_port_file(path, &uri)?;
+        }
+        let core = Core::new(Settings {
+            config: self.options.config,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            seed: random_secret()?,
+            last_generation: self.last_generation,
+        });
+        let (status, watcher) = watch::channel(core.status());
+        let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
+        let (shell, events) = Shell::new(core, status, self.state_dir, self.history);
+
+        let shutdown = CancellationToken::new();
+        let mut servers = JoinSet::new();
+        let registry = Arc::new(metrics::registry(watcher.clone()));
+        servers.spawn(serve_http(self.http, registry, shutdown.clone()));
+        servers.spawn(serve_grpc(self.grpc, requests, watcher, shutdown.clone()));
+
+        let exit = tokio::select! {
+            exit = shell.run(events, request_queue, stop) => exit,
+            Some(ended) = servers.join_next() => Err(server_ended(ended)),
+        };
+        shutdown.cancel();
+        // A stream that does not end is dropped with its server.
+        if tokio::time::timeout(SHUTDOWN, servers.join_all()).await.is_err() {
+            tracing::debug!("some streams did not end in time");
+        }
+        exit
+    }
+}
+
+/// A server ends only when it is told to; anything else ends the coordinator.
+fn server_ended(ended: Result<anyhow::Result<()>, tokio::task::JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("a server ended without being told to"),
+        Ok(Err(error)) => error,
+        Err(panicked) => anyhow::Error::new(panicked).context("a server panicked"),
+    }
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    registry: Arc<prometheus_client::registry::Registry>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    metrics_http::serve(listener, registry, shutdown).await.context("serve the metrics")
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    shell: mpsc::Sender<Request>,
+    status: watch::Receiver<RunStatus>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    for name in SERVICE_NAMES {
+        health.set_service_status(name, ServingStatus::Serving).await;
+    }
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    tonic::transport::Server::builder()
+        .timeout(ANSWER_TIMEOUT)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .add_service(session_server(Sessions { shell: shell.clone() }))
+        .add_service(status_server(Answers { shell, status }))
+        .add_service(health_service)
+        .add_service(reflection().build_v1().context("describe the services")?)
+        // Some generic clients speak only the older version.
+        .add_service(reflection().build_v1alpha().context("describe the services")?)
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            shutdown.cancelled_owned(),
+        )
+        .await
+        .context("serve gRPC")
+}
+
+fn write_port_file(path: &Path, uri: &str) -> anyhow::Result<()> {
+    write_atomically(path, &format!("{uri}\n"))
+        .with_context(|| format!("write the port file {}", path.display()))
+}
+
+fn random_secret() -> anyhow::Result<Secret> {
+    let mut secret = [0; SECRET_BYTES];
+    getrandom::fill(&mut secret).context("ask the operating system for randomness")?;
+    Ok(Secret(secret))
+}
+
+/// One item per Ctrl-C or SIGTERM.
+pub fn stop_signals() -> anyhow::Result<impl Stream<Item = ()> + Unpin> {
+    let interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+    let terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    Ok(Box::pin(unfold((interrupt, terminate), |(mut interrupt, mut terminate)| async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Some(((), (interrupt, terminate)))
+    })))
+}

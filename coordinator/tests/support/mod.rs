@@ -1,0 +1,158 @@
+//! A coordinator on loopback, and workers that speak its protocol without training.
+#![allow(dead_code, reason = "every test file uses its own part of it")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use coordinator::options::Options;
+use coordinator::server::Server;
+use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step, WorkerUid};
+use lockstep_proto::layers::Layers;
+use lockstep_proto::{
+    CoordinatorMessage, DataSet, Enlist, Exit, Hello, PROTOCOL_VERSION, SessionClient,
+    SessionError, SessionMessages, SessionSender, StepReport, StepReports, WorkerMessage, World,
+    WorldEnd, WorldEnded,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Longest wait for anything; a test that needs it has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A coordinator of the preset `tiny`.
+pub(crate) struct Coordinator {
+    pub(crate) uri: String,
+    pub(crate) metrics: SocketAddr,
+    pub(crate) stop: mpsc::Sender<()>,
+    ended: JoinHandle<anyhow::Result<Exit>>,
+}
+
+pub(crate) fn options(world: u32) -> Options {
+    let layers = Layers {
+        preset: Some("tiny".into()),
+        flags: vec![("run.world".into(), world.to_string())],
+        ..Layers::default()
+    };
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    Options {
+        config: layers.resolve().expect("the preset is valid").config,
+        listen: any_port,
+        metrics_listen: any_port,
+        state_dir: None,
+        reports: None,
+        port_file: None,
+    }
+}
+
+impl Coordinator {
+    pub(crate) async fn start(options: Options) -> Self {
+        let server = Server::bind(options).await.expect("any port is free");
+        let uri = format!("http://{}", server.address().expect("it is bound"));
+        let metrics = server.metrics_address().expect("it is bound");
+        let (stop, stops) = mpsc::channel(2);
+        let ended = tokio::spawn(server.run(ReceiverStream::new(stops)));
+        Self { uri, metrics, stop, ended }
+    }
+
+    pub(crate) async fn ended(self) -> Exit {
+        let ended = tokio::time::timeout(PATIENCE, self.ended).await.expect("it ends in time");
+        ended.expect("it does not panic").expect("it does not fail")
+    }
+}
+
+/// A worker's session.
+pub(crate) struct Worker {
+    pub(crate) sender: SessionSender,
+    pub(crate) messages: SessionMessages,
+}
+
+pub(crate) fn hello(uid: &str) -> Hello {
+    Hello {
+        protocol: PROTOCOL_VERSION,
+        run_id: None,
+        worker: WorkerUid(uid.into()),
+        slot: None,
+        host: "node".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: "cpu".into(),
+        data: DataSet { fingerprint: "aaaa".into(), samples: 1000, classes: 10 },
+    }
+}
+
+impl Worker {
+    /// Connects and takes the welcome.
+    pub(crate) async fn join(coordinator: &Coordinator, uid: &str) -> Self {
+        let (sender, messages) =
+            SessionClient::connect(&coordinator.uri, hello(uid)).await.expect("it is reachable");
+        let mut worker = Self { sender, messages };
+        let CoordinatorMessage::Welcome(welcome) = worker.next().await else {
+            panic!("the first message is a welcome")
+        };
+        assert_eq!(welcome.run_id, "tiny");
+        worker
+    }
+
+    pub(crate) async fn enlist(&self) {
+        let collective_address = SocketAddr::from(([127, 0, 0, 1], 9));
+        self.say(WorkerMessage::Enlist(Enlist { collective_address, state: None })).await;
+    }
+
+    pub(crate) async fn say(&self, message: WorkerMessage) {
+        self.sender.send(message).await.expect("the session is open");
+    }
+
+    pub(crate) async fn answer(&mut self) -> Option<Result<CoordinatorMessage, SessionError>> {
+        tokio::time::timeout(PATIENCE, self.messages.next()).await.expect("an answer in time")
+    }
+
+    pub(crate) async fn next(&mut self) -> CoordinatorMessage {
+        self.answer().await.expect("the session goes on").expect("the session is well")
+    }
+
+    /// The next world, with its first plan.
+    pub(crate) async fn world(&mut self) -> World {
+        let CoordinatorMessage::World(world) = self.next().await else { panic!("a world") };
+        let CoordinatorMessage::Plan(plan) = self.next().await else { panic!("a plan") };
+        assert_eq!(plan.steps[0].step, world.start.step);
+        world
+    }
+
+    pub(crate) async fn report(&self, generation: Generation, step: u64) {
+        let report = StepReport {
+            step: Step(step),
+            cursor: Cursor(step),
+            applied: true,
+            loss: 3.25,
+            z_std: 0.1,
+            images: 32,
+            duration: Duration::from_millis(500),
+            data_wait: Duration::ZERO,
+            probe_loss: None,
+            probe_accuracy: Some(0.5),
+            knn_accuracy: None,
+            digest: Some(Digest(step)),
+            replaced_samples: Vec::new(),
+        };
+        self.say(WorkerMessage::Reports(StepReports { generation, reports: vec![report] })).await;
+    }
+
+    pub(crate) async fn end(&self, generation: Generation, reason: WorldEnd) {
+        let culprit = (reason == WorldEnd::Failed).then_some(Rank(1));
+        let detail = String::new();
+        self.say(WorkerMessage::WorldEnded(WorldEnded { generation, reason, detail, culprit }))
+            .await;
+    }
+}
+
+/// A coordinator and two workers in their first world.
+pub(crate) async fn pair(options: Options) -> (Coordinator, Worker, Worker, Generation) {
+    let coordinator = Coordinator::start(options).await;
+    let mut first = Worker::join(&coordinator, "w0").await;
+    let mut second = Worker::join(&coordinator, "w1").await;
+    first.enlist().await;
+    second.enlist().await;
+    let generation = first.world().await.generation;
+    assert_eq!(second.world().await.generation, generation);
+    (coordinator, first, second, generation)
+}

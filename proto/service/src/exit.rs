@@ -1,0 +1,39 @@
+//! From a result to an exit code.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use lockstep_proto::Exit;
+
+/// An error that ends the process, and how.
+#[derive(Debug)]
+pub struct Failure {
+    /// The verdict.
+    pub exit: Exit,
+    /// Why.
+    pub error: anyhow::Error,
+}
+
+impl Failure {
+    /// The configuration or an argument is wrong.
+    pub fn config(error: impl Into<anyhow::Error>) -> Self {
+        Self { exit: Exit::ConfigFault, error: error.into() }
+    }
+}
+
+/// What is not known to be permanent may pass: start again.
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self { exit: Exit::RestartMe, error }
+    }
+}
+
+/// The process's exit code. An error is printed to stderr with its causes, here and nowhere else.
+pub fn conclude(result: Result<Exit, Failure>) -> ExitCode {
+    let exit = result.unwrap_or_else(|failure| {
+        // Where stderr is closed, the exit code still tells.
+        drop(writeln!(std::io::stderr(), "error: {:#}", failure.error));
+        failure.exit
+    });
+    ExitCode::from(exit.code())
+}
