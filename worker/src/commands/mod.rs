@@ -1,0 +1,40 @@
+//! The commands of the worker's binary that talk to no coordinator.
+//!
+//! Each has its arguments and a `run` that returns the exit code; what `run` fails with is printed
+//! by `main` and ends with [`failure`].
+
+pub mod eval;
+pub mod pack;
+pub(crate) mod progress;
+pub mod report;
+pub mod verify;
+
+mod output;
+
+use std::process::ExitCode;
+
+use lockstep_data::DataError;
+use lockstep_proto::Exit;
+use lockstep_proto::layers::ConfigFaults;
+
+use crate::checkpoint::CheckpointError;
+
+/// The command ran, and what it looked at is faulty.
+const FAULTS_FOUND: u8 = 1;
+
+/// What was asked for cannot be done with these arguments.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Misuse(pub(crate) String);
+
+/// The exit code for an error: 42 where other arguments or files are needed, 1 where the system failed.
+pub fn failure(error: &anyhow::Error) -> ExitCode {
+    let io = |cause: &DataError| matches!(cause, DataError::Io { .. });
+    let is_argument = error.chain().any(|cause| {
+        cause.downcast_ref().is_some_and(|cause| !io(cause))
+            || cause.is::<ConfigFaults>()
+            || cause.is::<CheckpointError>()
+            || cause.is::<Misuse>()
+    });
+    ExitCode::from(if is_argument { Exit::ConfigFault.code() } else { FAULTS_FOUND })
+}
