@@ -17,14 +17,21 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod commands;
 pub mod engine;
+pub mod eval;
+pub mod report;
 
 mod archive;
 mod border;
+mod meters;
 mod online_knn;
 mod run;
 mod session;
+#[cfg(test)]
+mod testing;
 mod trainer;
 mod world;
 
+pub use meters::Meters;
 pub use run::run;

@@ -1,15 +1,21 @@
 //! One worker, from its arguments to its exit code.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
 use lockstep_collective::HostListener;
 use lockstep_data::Dataset;
 use lockstep_proto::{DataSet, Exit, Hello, PROTOCOL_VERSION, ids};
+use lockstep_service::exit::Failure;
+use lockstep_service::listen::listen;
+use lockstep_service::metrics_http;
 use tch::Device;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::border::border;
 use crate::cli::TrainArgs;
+use crate::meters::Meters;
 use crate::session::{self, SessionFailure, Target};
 use crate::trainer::{self, Equipment, TrainerError};
 
@@ -17,8 +23,12 @@ use crate::trainer::{self, Equipment, TrainerError};
 ///
 /// # Errors
 ///
-/// What kept it from starting, or ended it; [`exit_for`] says how the process then exits.
-pub fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
+/// What kept it from starting, or ended it, and how the process then exits.
+pub fn run(args: &TrainArgs, meters: &Arc<Meters>) -> Result<Exit, Failure> {
+    take_part(args, meters).map_err(|error| Failure { exit: exit_for(&error), error })
+}
+
+fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
     let dataset = Arc::new(Dataset::open(&args.data)?);
     let device = choose_device(&args.device)?;
     set_threads(args.threads)?;
@@ -31,6 +41,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         loader_threads: args.loader_threads.max(1),
         advertised: advertised(args, &listener),
         listener,
+        meters: Arc::clone(meters),
     };
 
     let (session_end, trainer_end) = border();
@@ -43,20 +54,36 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<Exit> {
         .enable_all()
         .build()
         .context("start the async runtime")?;
-    let served = runtime.block_on(session::run(target, session_end));
+    let served = runtime.block_on(async {
+        let _metrics = serve_metrics(args.metrics_listen, meters).await?;
+        anyhow::Ok(session::run(target, session_end).await)
+    })?;
     // The session is over, so its orders are: the trainer ends with its step at the latest.
     let trained = trainer.join().map_err(|_| anyhow::anyhow!("the trainer panicked; see above"))?;
     trained?;
     Ok(served?)
 }
 
-/// How a process exits that [`run`] ended with this error.
-pub fn exit_for(error: &anyhow::Error) -> Exit {
+/// Whether another start may help.
+fn exit_for(error: &anyhow::Error) -> Exit {
     let restart = matches!(
         error.downcast_ref::<SessionFailure>(),
         Some(SessionFailure::Unreachable { .. })
     ) || matches!(error.downcast_ref::<TrainerError>(), Some(TrainerError::Data(_)));
     if restart { Exit::RestartMe } else { Exit::ConfigFault }
+}
+
+/// Serves `/metrics` until the returned guard is dropped.
+async fn serve_metrics(
+    address: Option<SocketAddr>,
+    meters: &Meters,
+) -> anyhow::Result<Option<DropGuard>> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = listen(address, "--metrics-listen").await?;
+    tracing::info!(address = %listener.local_addr()?, "serving /metrics and /healthz");
+    let shutdown = CancellationToken::new();
+    tokio::spawn(metrics_http::serve(listener, Arc::new(meters.registry()), shutdown.clone()));
+    Ok(Some(shutdown.drop_guard()))
 }
 
 fn target(args: &TrainArgs, dataset: &Dataset, device: Device) -> Target {
@@ -126,7 +153,7 @@ fn set_threads(threads: usize) -> anyhow::Result<()> {
 }
 
 /// Where peers reach the collectives.
-fn advertised(args: &TrainArgs, listener: &HostListener) -> std::net::SocketAddr {
+fn advertised(args: &TrainArgs, listener: &HostListener) -> SocketAddr {
     let mut address = listener.local_addr();
     if let Some(ip) = args.collective_advertise {
         address.set_ip(ip);

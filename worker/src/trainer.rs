@@ -30,6 +30,7 @@ use crate::archive::Archive;
 use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Snapshot};
 use crate::online_knn;
+use crate::meters::Meters;
 use crate::{engine, world};
 
 /// What this process brings along.
@@ -42,6 +43,7 @@ pub(crate) struct Equipment {
     pub(crate) listener: HostListener,
     /// Where peers reach `listener`.
     pub(crate) advertised: SocketAddr,
+    pub(crate) meters: Arc<Meters>,
 }
 
 /// Why the trainer gave up.
@@ -264,6 +266,7 @@ impl Trainer {
         let timing = (started.elapsed(), data_wait);
         self.report(world.generation, (plan.step, applied), &report, (&batch, timing), knn);
         self.end.shared.progress(world.generation, self.step.0, comm.gradients.sequence());
+        self.equipment.meters.step(self.step.0, batch.sample_ids.len(), timing);
         if applied && plan.checkpoint && matches!(edge, Edge::Go) && self.step.0 < world.total_steps {
             self.save(world);
         }
@@ -371,9 +374,7 @@ impl Trainer {
             self.end.say(WorkerMessage::Goodbye(Goodbye { reason }));
             return true;
         }
-        if reason != WorldEnd::Complete {
-            self.enlist();
-        }
+        self.enlist(); // also behind a complete run: another rank may have failed before its end
         false
     }
 

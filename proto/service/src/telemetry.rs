@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal, Stderr, Write};
 
 use anyhow::Context;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// Clears the line that a live display may have left.
 pub const CLEAR_LINE: &str = "\r\x1b[2K";
@@ -20,16 +22,29 @@ pub enum LogFormat {
 /// Starts logging. `RUST_LOG` chooses what is logged, as in `RUST_LOG=debug` or
 /// `RUST_LOG=info,coordinator=trace`; without it, `info`.
 pub fn init(format: LogFormat) -> anyhow::Result<()> {
+    init_with(format, None)
+}
+
+/// A layer that sees every span and event, whatever `RUST_LOG` lets into the log.
+pub type ExtraLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// As [`init`], with one more layer, such as one that measures spans.
+///
+/// # Errors
+///
+/// As [`init`].
+pub fn init_with(format: LogFormat, extra: Option<ExtraLayer>) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(directives) if !directives.is_empty() => EnvFilter::try_new(&directives)
             .with_context(|| format!("RUST_LOG is `{directives}`, which is not a filter"))?,
         Ok(_) | Err(_) => EnvFilter::new("info"),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(LogWriter::new);
-    let started = match format {
-        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let log = tracing_subscriber::fmt::layer().with_writer(LogWriter::new);
+    let log = match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
+    let started = tracing_subscriber::registry().with(extra).with(log.with_filter(filter)).try_init();
     started.map_err(|error| anyhow::anyhow!("start logging: {error}"))
 }
 

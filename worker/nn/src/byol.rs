@@ -288,7 +288,7 @@ impl Byol {
     pub(crate) fn update_target(&mut self, decay: f64) {
         let _span = tracing::info_span!("ema").entered();
         let online = self.online.stretch(0, self.target.flat().numel());
-        let _ = self.target.flat_mut().lerp_(&online, 1.0 - decay);
+        let _moved = self.target.flat_mut().lerp_(&online, 1.0 - decay);
     }
 
     /// This rank's share of the figures that a step reports.

@@ -168,7 +168,7 @@ impl ResNet {
         if let (Some(layer), Some((x, indices))) = (&self.pool, &saved.pool) {
             dy = kernels::rows(&layer.backward(&dy, x, indices));
         }
-        self.stem.backward(pass, &saved.stem, dy, false)?;
+        let _unused = self.stem.backward(pass, &saved.stem, dy, false)?;
         Ok(())
     }
 }
