@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * [`ids`]: newtypes of names and counts;
-//! * [`worker_message`], [`coordinator_message`], [`status`]: the messages, as types that are valid
+//! * [`worker_message`], [`report`], [`coordinator_message`], [`status`]: the messages, as types that are valid
 //!   once they exist;
 //! * [`client`], [`server`]: the gRPC services in terms of those types;
 //! * [`limits`]: how much of anything the wire may carry, and the protocol's version;
@@ -25,6 +25,7 @@ pub mod ids;
 pub mod layers;
 pub mod limits;
 pub mod presets;
+pub mod report;
 pub mod schedule;
 pub mod server;
 pub mod status;
@@ -47,10 +48,11 @@ pub use coordinator_message::{
 pub use exit::Exit;
 pub use limits::PROTOCOL_VERSION;
 pub use print::Difference;
+pub use report::{StepReport, StepReports};
 pub use status::{Phase, RunStatus, WorkerStatus};
 pub use worker_message::{
-    CheckpointWritten, DataSet, Enlist, Goodbye, Heartbeat, Hello, StepReport, StepReports,
-    TrainingState, WorkerMessage, WorldEnd, WorldEnded,
+    CheckpointWritten, DataSet, Enlist, Goodbye, Heartbeat, Hello, TrainingState, WorkerMessage,
+    WorldEnd, WorldEnded,
 };
 
 /// Descriptors of the `.proto` files, for gRPC reflection.
