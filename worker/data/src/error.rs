@@ -122,6 +122,17 @@ pub enum DataError {
         problem: String,
     },
 
+    /// The folder to pack is not there.
+    #[error(
+        "input folder {} does not exist; name the folder that holds the class folders, \
+         or IDX files such as train-images-idx3-ubyte.gz",
+        path.display()
+    )]
+    MissingInput {
+        /// The input folder.
+        path: PathBuf,
+    },
+
     /// There is nothing to pack.
     #[error(
         "no images in {}; expected INPUT/CLASS/image.jpg (or .png), \

@@ -54,6 +54,22 @@ pub struct PackConfig {
     pub overwrite: bool,
 }
 
+impl PackConfig {
+    fn check(&self) -> Result<(), DataError> {
+        if self.shard_samples == 0 {
+            return Err(DataError::setting("shard_samples", "is 0; choose 1 or more"));
+        }
+        if !self.input.is_dir() {
+            return Err(DataError::MissingInput { path: self.input.clone() });
+        }
+        if self.output.starts_with(&self.input) {
+            let problem = "lies in the input, where it would count as a class; choose another";
+            return Err(DataError::setting("output", problem));
+        }
+        Ok(())
+    }
+}
+
 /// How far packing is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackProgress {
@@ -103,12 +119,7 @@ pub fn pack(
     config: &PackConfig,
     progress: &mut dyn FnMut(PackProgress),
 ) -> Result<PackReport, DataError> {
-    if config.shard_samples == 0 {
-        return Err(DataError::setting("shard_samples", "is 0; choose 1 or more"));
-    }
-    if !config.input.is_dir() {
-        return Err(DataError::MissingFolder { path: config.input.clone() });
-    }
+    config.check()?;
     if let Some(found) = occupant(&config.output)?.filter(|_| !config.overwrite) {
         return Err(DataError::OutputExists { path: config.output.clone(), found });
     }

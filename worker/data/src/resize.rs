@@ -3,9 +3,13 @@
 //! Rows first, then columns, in two calls: pixels are clipped to 8 bits in
 //! between, so the order shows where the cubic overshoots at hard edges (up to
 //! 16/255 in single values). The library alone would do columns first.
+//!
+//! Typed views of one kind keep the library's code for the other dozen pixel
+//! types, which takes minutes to compile, out of this crate.
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ImageView, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::decode::RgbImage;
 use crate::view::CropBox;
@@ -34,12 +38,9 @@ impl Scaler {
         size: (u32, u32),
         out: &mut Vec<u8>,
     ) {
-        let CropBox { left, top, width, height } = crop;
-        let whole = source(&image.pixels, image.width, image.height);
-        let part = CroppedImage::new(&whole, left, top, width, height)
-            .expect("the crop lies in the image");
-        let columns = (0.0, f64::from(width));
-        let rows = (0.0, f64::from(height));
+        let columns = (0.0, f64::from(crop.width));
+        let rows = (0.0, f64::from(crop.height));
+        let part = part_of(&image.pixels, (image.width, image.height), crop);
         self.passes(&part, (columns, rows), size, out);
     }
 
@@ -56,41 +57,50 @@ impl Scaler {
         size: (u32, u32),
         out: &mut Vec<u8>,
     ) {
-        let whole = source(&image.pixels, image.width, image.height);
+        let whole = whole(&image.pixels, (image.width, image.height));
         self.passes(&whole, part, size, out);
     }
 
     fn passes(
         &mut self,
-        image: &impl IntoImageView,
+        image: &Pixels<'_>,
         ((left, part_width), (top, part_height)): (Span, Span),
         (width, height): (u32, u32),
         out: &mut Vec<u8>,
     ) {
+        let Self { resizer, narrowed } = self;
+        let mut pass = |from: &Pixels<'_>, to: &mut TypedImage<'_, U8x3>, options| {
+            resizer.resize_typed(from, to, &options).expect("the part lies in the image");
+        };
         let full_height = image.height();
-        let mut narrowed = target(&mut self.narrowed, width, full_height);
         let columns = bicubic().crop(left, 0.0, part_width, f64::from(full_height));
-        self.resizer.resize(image, &mut narrowed, &columns).expect("the part lies in the image");
-
-        let narrowed = source(&self.narrowed, width, full_height);
+        pass(image, &mut target(narrowed, width, full_height), columns);
         let rows = bicubic().crop(0.0, top, f64::from(width), part_height);
-        let mut out = target(out, width, height);
-        self.resizer.resize(&narrowed, &mut out, &rows).expect("the part lies in the image");
+        pass(&whole(narrowed, (width, full_height)), &mut target(out, width, height), rows);
     }
 }
 
 /// Start and length along one side, in pixels.
 pub(crate) type Span = (f64, f64);
 
+/// A part of an image, or all of it.
+type Pixels<'a> = TypedCroppedImage<'a, TypedImageRef<'a, U8x3>>;
+
 fn bicubic() -> ResizeOptions {
-    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false)
+    ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
 }
 
-fn source(pixels: &[u8], width: u32, height: u32) -> ImageRef<'_> {
-    ImageRef::new(width, height, pixels, PixelType::U8x3).expect("three bytes per pixel")
+fn whole(pixels: &[u8], (width, height): (u32, u32)) -> Pixels<'_> {
+    part_of(pixels, (width, height), CropBox { left: 0, top: 0, width, height })
 }
 
-fn target(out: &mut Vec<u8>, width: u32, height: u32) -> Image<'_> {
+fn part_of(pixels: &[u8], (width, height): (u32, u32), part: CropBox) -> Pixels<'_> {
+    let image = TypedImageRef::from_buffer(width, height, pixels).expect("three bytes per pixel");
+    TypedCroppedImage::new(image, part.left, part.top, part.width, part.height)
+        .expect("the crop lies in the image")
+}
+
+fn target(out: &mut Vec<u8>, width: u32, height: u32) -> TypedImage<'_, U8x3> {
     out.resize(3 * width as usize * height as usize, 0);
-    Image::from_slice_u8(width, height, out, PixelType::U8x3).expect("three bytes per pixel")
+    TypedImage::from_buffer(width, height, out).expect("three bytes per pixel")
 }

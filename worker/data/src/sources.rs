@@ -3,6 +3,7 @@
 //! Both become the same list: class names, and items that can be loaded one at
 //! a time in any order. Listing is sorted, so the same input gives the same list.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
@@ -73,7 +74,6 @@ impl Source {
         bytes.clear();
         match (&item.place, &self.idx) {
             (Place::File(path), _) => {
-                use std::io::Read;
                 let mut file = std::fs::File::open(path)
                     .map_err(|error| format!("cannot be opened: {error}"))?;
                 file.read_to_end(bytes).map_err(|error| format!("cannot be read: {error}"))?;

@@ -392,8 +392,8 @@ mod tests {
             format!("{:.4?}", params.jitter.unwrap()),
             "[Contrast(0.9939), Saturation(0.9027), Brightness(1.3404), Hue(0.0122)]",
         );
-        assert_eq!((params.flip, params.grayscale, params.solarize), (true, true, true));
-        assert_eq!(params.blur, Some(0.0));
+        assert_eq!((params.flip, params.grayscale, params.solarize), (true, false, true));
+        assert_eq!(params.blur, None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! The values are in `golden.json`, made by `golden.py`. Tolerances are near the
 //! measured differences, which stand beside them; 1/255 is one step of 8 bits.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of the test functions")]
 
 use lockstep_data::{
     Augmenter, CropBox, EvalConfig, JitterStep, RgbImage, ViewParams, ViewRecipe, eval_view,

@@ -1,4 +1,5 @@
 //! From images on disk to batches, and what happens to damaged ones on the way.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of the test functions")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -229,8 +230,11 @@ fn a_packing_that_dies_leaves_no_manifest_and_can_be_done_again() {
 fn an_input_without_images_says_what_is_expected() {
     let scene = Scene(tempfile::tempdir().unwrap());
     let missing = scene.pack().unwrap_err().to_string();
-    assert!(missing.contains("input does not exist"), "{missing}");
+    assert!(missing.starts_with("input folder"), "{missing}");
     fs::create_dir(scene.input()).unwrap();
+    let config = PackConfig { output: scene.input().join("packed"), ..scene.config() };
+    let inside = pack(&config, &mut |_| {}).unwrap_err().to_string();
+    assert!(inside.starts_with("`output` lies in the input"), "{inside}");
     let empty = scene.pack().unwrap_err().to_string();
     assert!(empty.contains("expected INPUT/CLASS/image.jpg"), "{empty}");
     scene.add("cat/one.jpg", &jpeg(1));
