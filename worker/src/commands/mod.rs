@@ -9,7 +9,7 @@ pub(crate) mod progress;
 pub mod report;
 pub mod verify;
 
-mod output;
+pub(crate) mod output;
 
 use std::process::ExitCode;
 

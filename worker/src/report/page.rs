@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn the_page_shows_the_figures_and_refers_to_nothing_outside() {
         let page = html("Demo", &[step(1), step(2)]);
-        for text in ["82.34<span>%", "+4.23 points", "85.40 %", "60,000", "1 min 15 s"] {
+        for text in ["82.34<span>%", "+4.24 points", "85.40 %", "60,000", "1 min 15 s"] {
             assert!(page.contains(text), "{text} is missing");
         }
         for outside in ["http://", "https://", "<script", "<link", "url("] {
