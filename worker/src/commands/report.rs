@@ -142,6 +142,12 @@ impl Subject {
         &self,
         VoteArgs { k, temperature }: VoteArgs,
     ) -> anyhow::Result<(Accuracies, [Features; 2])> {
+        // First, since only this can fail on what a run left.
+        let model = eval::trained(&self.checkpoint).context("load the checkpoint")?;
+        let [bank, queries] = self.views(["trained, bank", "trained, queries"]);
+        let features = [eval::encode(&model, bank)?, eval::encode(&model, queries)?];
+        let trained = knn::accuracy(&features[0], &features[1], k, temperature);
+
         let [bank, queries] = eval::pixels(self.views(["pixels, bank", "pixels, queries"]))?;
         let raw_pixels = knn::accuracy(&bank, &queries, k, temperature);
         drop([bank, queries]);
@@ -151,10 +157,6 @@ impl Subject {
         let (bank, queries) = (eval::encode(&model, bank)?, eval::encode(&model, queries)?);
         let untrained = knn::accuracy(&bank, &queries, k, temperature);
 
-        let model = eval::trained(&self.checkpoint).context("load the checkpoint")?;
-        let [bank, queries] = self.views(["trained, bank", "trained, queries"]);
-        let features = [eval::encode(&model, bank)?, eval::encode(&model, queries)?];
-        let trained = knn::accuracy(&features[0], &features[1], k, temperature);
         let accuracies = Accuracies {
             untrained,
             raw_pixels,
@@ -182,6 +184,7 @@ impl Subject {
             samples: self.bank.manifest().samples(),
             classes: if named { &args.class_names } else { self.bank.manifest().classes() },
             accuracies,
+            trained_steps: self.checkpoint.meta().step,
             steps: &self.steps,
             pairs: &pairs(&self.bank, config)?,
             neighbours: &neighbours([&self.bank, &self.queries], [bank, queries], config)?,

@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(shown(0.0, 0.0883), ["0.000", "0.025", "0.050", "0.075", "0.100"]);
         assert_eq!(shown(0.99, 1.0), ["0.9900", "0.9925", "0.9950", "0.9975", "1.0000"]);
         assert_eq!(shown(3.0, 3.0), ["3", "4"]);
-        assert_eq!(shown(0.0, 0.0), ["0.0", "0.5"]);
+        assert_eq!(shown(0.0, 0.0), ["0.00", "0.25"]);
         assert_eq!(shown(120.0, 980.0), ["0", "250", "500", "750", "1000"]);
     }
 
@@ -278,7 +278,7 @@ mod tests {
     fn the_last_step_is_named() {
         assert_eq!(step_ticks(312.0), [0.0, 100.0, 200.0, 312.0]);
         assert_eq!(step_ticks(1.0), [0.0, 1.0]);
-        assert_eq!(step_ticks(20.0), [0.0, 4.0, 8.0, 12.0, 16.0, 20.0]);
+        assert_eq!(step_ticks(20.0), [0.0, 5.0, 10.0, 15.0, 20.0]);
         assert_eq!(step_ticks(3_125.0).last(), Some(&3_125.0));
     }
 

@@ -51,6 +51,8 @@ pub struct Report<'a> {
     pub classes: &'a [String],
     /// What came out.
     pub accuracies: Accuracies,
+    /// Optimizer steps behind the weights that were measured.
+    pub trained_steps: u64,
     /// How it went.
     pub steps: &'a [StepLine],
     /// Views of some images.
@@ -91,7 +93,7 @@ impl Report<'_> {
             arch(model.arch),
             model.width,
             grouped(self.samples),
-            count(self.steps.len() as u64, "step"),
+            count(self.trained_steps, "step"),
             self.config.schedule.global_batch,
         )
     }
@@ -217,7 +219,7 @@ impl Report<'_> {
                 format!("{}, {} × {}", grouped(self.samples), data.image_size, data.image_size),
             ),
             ("Global batch N", schedule.global_batch.to_string()),
-            ("Steps K", grouped(last.map_or(0, |step| step.step))),
+            ("Optimizer steps", grouped(self.trained_steps)),
             ("Seed", run.seed.to_string()),
             ("Workers", run.world.to_string()),
         ];
@@ -353,6 +355,7 @@ mod tests {
             samples: 60_000,
             classes: &[],
             accuracies: ACCURACIES,
+            trained_steps: 2,
             steps,
             pairs: &[],
             neighbours: &[],
@@ -363,7 +366,7 @@ mod tests {
     #[test]
     fn the_page_shows_the_figures_and_refers_to_nothing_outside() {
         let page = html("Demo", &[step(1), step(2)]);
-        for text in ["82.34<span>%", "+4.23 points", "85.40 %", "60,000", "1 min 15 s"] {
+        for text in ["82.34<span>%", "+4.24 points", "85.40 %", "60,000", "1 min 15 s"] {
             assert!(page.contains(text), "{text} is missing");
         }
         for outside in ["http://", "https://", "<script", "<link", "url("] {
