@@ -41,7 +41,8 @@ pub(crate) fn packed(count: usize, color: Color) -> Packed {
         let path = input.join(["down", "up"][class]).join(format!("{index}.png"));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         let bright = |row: usize| (row < 4) == (class == 1);
-        let value = |row| if bright(row) { 200 + (index % 50) as u8 } else { 10 };
+        let light = 200 + u8::try_from(index % 50).unwrap();
+        let value = |row| if bright(row) { light } else { 10 };
         let mut pixels = Vec::new();
         for place in 0..64 {
             let value = value(place / 8);

@@ -79,6 +79,7 @@ impl Features {
     /// # Panics
     ///
     /// If there is no sample of such an index.
+    #[must_use]
     pub fn select(&self, indices: &[usize]) -> Self {
         let row = |index: &usize| &self.values[index * self.dims..][..self.dims];
         Self {
@@ -149,6 +150,10 @@ pub(crate) fn eval_config(config: &RunConfig) -> EvalConfig {
 }
 
 /// Representations of `views` by the encoder of `model`, with the running batch-norm averages.
+///
+/// # Panics
+///
+/// Never: an encoder has a positive number of features.
 pub fn encode(model: &Byol, views: Views<'_>) -> Result<Features, DataError> {
     let side = views.config.data.image_size;
     let dims = usize::try_from(model.spec().encoder.features()).expect("positive");
@@ -163,6 +168,10 @@ pub fn encode(model: &Byol, views: Views<'_>) -> Result<Features, DataError> {
 /// The pixels of `views` as features: what an encoder has to be better than.
 ///
 /// Where all views are gray, one channel stands for three, since the cosine is the same.
+///
+/// # Panics
+///
+/// Never: there are as many results as views.
 pub fn pixels<const SETS: usize>(views: [Views<'_>; SETS]) -> Result<[Features; SETS], DataError> {
     let mut sets = Vec::with_capacity(SETS);
     for views in views {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 /// The drawing, in its own units.
 const WIDTH: f64 = 520.0;
+const WIDE: f64 = 1072.0;
 const HEIGHT: f64 = 210.0;
 const LEFT: f64 = 52.0;
 const RIGHT: f64 = 12.0;
@@ -22,6 +23,8 @@ pub(super) struct Chart {
     /// What it means, for a reader who does not know.
     pub(super) note: String,
     pub(super) series: Vec<Series>,
+    /// Takes a whole row.
+    pub(super) wide: bool,
     /// Values that the vertical axis shows at least.
     pub(super) covers: Vec<f64>,
     pub(super) unit: Unit,
@@ -73,20 +76,24 @@ impl Unit {
     }
 }
 
-/// A number with three significant digits, or all that stand before the point.
+/// A number with three significant digits, or all that stand before the point; small ones as 1.23e-6.
 pub(super) fn significant(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return format!("{value}");
     }
     #[expect(clippy::cast_possible_truncation, reason = "exponents of f64 are small")]
     let exponent = value.abs().log10().floor() as i32;
-    let digits = usize::try_from(2 - exponent).unwrap_or(0).min(6);
+    if exponent < -3 {
+        return format!("{value:.2e}");
+    }
+    let digits = usize::try_from(2 - exponent).unwrap_or(0);
     format!("{value:.digits$}")
 }
 
 /// From values to the drawing.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
+    width: f64,
     last_step: f64,
     low: f64,
     high: f64,
@@ -94,7 +101,7 @@ struct Scale {
 
 impl Scale {
     fn x(self, step: f64) -> f64 {
-        LEFT + (WIDTH - LEFT - RIGHT) * step / self.last_step
+        LEFT + (self.width - LEFT - RIGHT) * step / self.last_step
     }
 
     fn y(self, value: f64) -> f64 {
@@ -104,21 +111,27 @@ impl Scale {
 }
 
 impl Chart {
+    /// Is there nothing to draw?
+    pub(super) fn is_empty(&self) -> bool {
+        self.series.iter().all(|series| series.points.is_empty())
+    }
+
     /// The figure; nothing where there is no point.
     pub(super) fn figure(&self, last_step: f64) -> String {
-        if self.series.iter().all(|series| series.points.is_empty()) {
+        if self.is_empty() {
             return String::new();
         }
+        let (width, class) = if self.wide { (WIDE, "chart wide") } else { (WIDTH, "chart") };
         let (ticks, digits) = self.ticks();
         let (low, high) = (ticks[0], ticks[ticks.len() - 1]);
-        let scale = Scale { last_step: last_step.max(1.0), low, high };
+        let scale = Scale { width, last_step: last_step.max(1.0), low, high };
         let mut svg = self.grid(scale, &ticks, digits);
         for (index, series) in self.series.iter().enumerate() {
             svg += &curve(series, index + 1, scale);
         }
         format!(
-            "<figure class=\"chart\"><figcaption><h3>{title}</h3>{legend}<p>{note}</p></figcaption>\n\
-             <svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{title} over steps\">\n{svg}</svg></figure>\n",
+            "<figure class=\"{class}\"><figcaption><h3>{title}</h3>{legend}<p>{note}</p></figcaption>\n\
+             <svg viewBox=\"0 0 {width} {HEIGHT}\" role=\"img\" aria-label=\"{title} over steps\">\n{svg}</svg></figure>\n",
             title = self.title,
             legend = self.legend(),
             note = self.note,
@@ -152,36 +165,36 @@ impl Chart {
     }
 
     fn grid(&self, scale: Scale, ticks: &[f64], digits: usize) -> String {
-        let (right, base) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-        let mut svg = String::new();
+        let (right, base) = (scale.width - RIGHT, HEIGHT - BOTTOM);
+        let mut parts = Vec::new();
         for tick in ticks {
             let (y, label) = (scale.y(*tick), self.unit.show(*tick, digits));
-            svg += &format!(
+            parts.push(format!(
                 "<path class=\"grid\" d=\"M{LEFT} {y:.1}H{right}\"/>\
                  <text class=\"tick y\" x=\"{:.1}\" y=\"{:.1}\">{label}</text>\n",
                 LEFT - 8.0,
                 y + 3.5
-            );
+            ));
         }
         for step in step_ticks(scale.last_step) {
             let (x, y) = (scale.x(step), base + 18.0);
-            svg += &format!("<text class=\"tick x\" x=\"{x:.1}\" y=\"{y:.1}\">{step}</text>\n");
+            parts.push(format!("<text class=\"tick x\" x=\"{x:.1}\" y=\"{y:.1}\">{step}</text>\n"));
         }
         for step in &self.breaks {
             let x = scale.x(*step);
-            svg += &format!(
+            parts.push(format!(
                 "<path class=\"break\" d=\"M{x:.1} {TOP}V{base}\"><title>a new world at step {step}</title></path>\n"
-            );
+            ));
         }
         if let Some((value, name)) = &self.reference {
             let y = scale.y(*value);
-            svg += &format!(
+            parts.push(format!(
                 "<path class=\"reference\" d=\"M{LEFT} {y:.1}H{right}\"/>\
                  <text class=\"name\" x=\"{right}\" y=\"{:.1}\">{name}</text>\n",
                 y - 5.0
-            );
+            ));
         }
-        svg
+        parts.concat()
     }
 }
 
@@ -193,16 +206,16 @@ fn curve(series: &Series, class: usize, scale: Scale) -> String {
         write!(path, "{command}{:.1} {:.1}", scale.x(*step), scale.y(*value))
             .expect("strings take all");
     }
-    let mut svg = format!("<path class=\"curve s{class}\" d=\"{path}\"/>\n");
+    let mut parts = vec![format!("<path class=\"curve s{class}\" d=\"{path}\"/>\n")];
     if series.look == Look::Dotted {
         for (step, value) in &points {
             let (x, y) = (scale.x(*step), scale.y(*value));
-            svg += &format!(
+            parts.push(format!(
                 "<circle class=\"dot s{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.2\"/>\n"
-            );
+            ));
         }
     }
-    svg
+    parts.concat()
 }
 
 /// The lowest and the highest point of every stretch: no peak is lost, and the file stays small.
@@ -295,7 +308,7 @@ mod tests {
     #[test]
     fn numbers_show_three_digits() {
         let shown = [0.0, 0.1, 12.345, 1_234.5, 0.012_345, 0.000_000_1].map(significant);
-        assert_eq!(shown, ["0", "0.100", "12.3", "1234", "0.0123", "0.000000"]);
+        assert_eq!(shown, ["0", "0.100", "12.3", "1234", "0.0123", "1.00e-7"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::report::steps::StepLine;
 /// All charts of a run, as HTML.
 pub(super) fn figures(steps: &[StepLine], config: &RunConfig) -> String {
     let last_step = steps.last().map_or(1.0, at);
-    let charts = [
+    let mut charts = [
         loss(steps),
         spread(steps, config),
         accuracy(steps),
@@ -17,6 +17,8 @@ pub(super) fn figures(steps: &[StepLine], config: &RunConfig) -> String {
         throughput(steps),
         data_wait(steps),
     ];
+    // The loss takes a row of its own where the others then fill theirs.
+    charts[0].wide = charts.iter().filter(|chart| !chart.is_empty()).count() % 2 == 1;
     let breaks = breaks(steps);
     charts
         .into_iter()

@@ -75,7 +75,7 @@ impl Report<'_> {
                 self.headline(),
                 section("How it went", &self.lead_of_curves(), &self.curves()),
                 section("What the network was shown", &self.lead_of_pairs(), &self.pairs()),
-                section("What it finds alike", &self.lead_of_neighbours(), &self.neighbours()),
+                section("What it finds alike", &Self::lead_of_neighbours(), &self.neighbours()),
                 section("The run", "", &self.facts()),
                 self.footer(),
             ]
@@ -154,7 +154,7 @@ impl Report<'_> {
         format!("<div class=\"pairs\">\n{cards}</div>\n")
     }
 
-    fn lead_of_neighbours(&self) -> String {
+    fn lead_of_neighbours() -> String {
         "Test images, and the training images whose representations are nearest, best first. \
          <span class=\"hit\">✓ same class</span>, <span class=\"miss\">✗ another</span>."
             .to_owned()
@@ -166,7 +166,7 @@ impl Report<'_> {
     }
 
     fn row(&self, row: &Neighbours) -> String {
-        let tiles: String = row
+        let tiles: Vec<String> = row
             .found
             .iter()
             .map(|(tile, cosine)| {
@@ -181,8 +181,9 @@ impl Report<'_> {
             .collect();
         let name = self.class(&row.query);
         format!(
-            "<div class=\"row\"><div class=\"query\">{}<span>{name}</span></div><ol>{tiles}</ol></div>\n",
-            image(&row.query.picture, &name)
+            "<div class=\"row\"><div class=\"query\">{}<span>{name}</span></div><ol>{}</ol></div>\n",
+            image(&row.query.picture, &name),
+            tiles.concat()
         )
     }
 
@@ -192,7 +193,7 @@ impl Report<'_> {
     }
 
     fn facts(&self) -> String {
-        let rows: String = self
+        let rows: Vec<String> = self
             .fact_rows()
             .into_iter()
             .map(|(name, value)| {
@@ -202,8 +203,9 @@ impl Report<'_> {
         let config =
             serde_json::to_string_pretty(self.config).expect("a configuration is plain data");
         format!(
-            "<dl class=\"facts\">\n{rows}</dl>\n<details><summary>Whole configuration</summary>\
+            "<dl class=\"facts\">\n{}</dl>\n<details><summary>Whole configuration</summary>\
              <pre>{}</pre></details>\n",
+            rows.concat(),
             escaped(&config)
         )
     }
@@ -260,7 +262,7 @@ fn bar(name: &str, share: f64, class: &str) -> String {
 
 fn pair(pair: &Pair) -> String {
     let (width, height) = pair.sides;
-    let crops: String = pair
+    let crops: Vec<String> = pair
         .views
         .iter()
         .enumerate()
@@ -281,6 +283,7 @@ fn pair(pair: &Pair) -> String {
         "<article><div class=\"trio\"><div class=\"original\">{original}<svg viewBox=\"0 0 {width} {height}\" \
          preserveAspectRatio=\"none\" aria-hidden=\"true\">{crops}</svg></div>{view_one}{view_two}</div>\
          <p><span class=\"k1\">1</span> {made_one}</p><p><span class=\"k2\">2</span> {made_two}</p></article>\n",
+        crops = crops.concat(),
         original = image(&pair.original, "original"),
         view_one = image(&one.1, "view 1"),
         view_two = image(&two.1, "view 2"),

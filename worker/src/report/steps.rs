@@ -94,7 +94,6 @@ fn parse(text: &str) -> Result<Vec<StepLine>, (usize, serde_json::Error)> {
 }
 
 #[cfg(test)]
-#[expect(clippy::float_cmp, reason = "parsed values are exact")]
 mod tests {
     use super::*;
 
