@@ -66,7 +66,9 @@ pub enum CheckpointError {
     },
 
     /// The content is not what was written.
-    #[error("checkpoint {path} is damaged: {problem}; remove it, and the one before it will be used")]
+    #[error(
+        "checkpoint {path} is damaged: {problem}; remove it, and the one before it will be used"
+    )]
     Damaged {
         /// Which.
         path: PathBuf,
@@ -103,7 +105,8 @@ pub struct Snapshot {
 impl Snapshot {
     /// Copies the model's state to the host. `meta.checksum` is filled in when it is written.
     pub fn take(model: &Byol, meta: Meta) -> Self {
-        let copy = |(name, flat): (&'static str, &Tensor)| (name, flat.to_device(tch::Device::Cpu).copy());
+        let copy =
+            |(name, flat): (&'static str, &Tensor)| (name, flat.to_device(tch::Device::Cpu).copy());
         Self { meta, tensors: model.state().map(copy).into() }
     }
 
@@ -191,7 +194,9 @@ impl Checkpoint {
         }
         let state = read(STATE_FILE)?;
         if xxh3_64(&state) != meta.checksum {
-            return Err(damaged(format!("{STATE_FILE} has another checksum than when it was written")));
+            return Err(damaged(format!(
+                "{STATE_FILE} has another checksum than when it was written"
+            )));
         }
         Ok(Self { path: path.to_owned(), meta, state })
     }
@@ -207,7 +212,12 @@ impl Checkpoint {
     }
 
     /// Refuses a checkpoint of another run, data set, or configuration that computes something else.
-    pub fn check(&self, run_id: &str, dataset: &str, config: &RunConfig) -> Result<(), CheckpointError> {
+    pub fn check(
+        &self,
+        run_id: &str,
+        dataset: &str,
+        config: &RunConfig,
+    ) -> Result<(), CheckpointError> {
         let differs = |what: &str, theirs: &str, ours: &str| {
             (theirs != ours).then(|| format!("{what} is `{theirs}` there, `{ours}` here"))
         };
@@ -223,18 +233,25 @@ impl Checkpoint {
         if differences.is_empty() {
             return Ok(());
         }
-        Err(CheckpointError::Foreign { path: self.path.clone(), differences: differences.join("; ") })
+        Err(CheckpointError::Foreign {
+            path: self.path.clone(),
+            differences: differences.join("; "),
+        })
     }
 
     /// Puts the state into a model of the same shape.
     pub fn load_into(&self, model: &mut Byol) -> Result<(), CheckpointError> {
-        let damaged = |problem: String| CheckpointError::Damaged { path: self.path.clone(), problem };
+        let damaged =
+            |problem: String| CheckpointError::Damaged { path: self.path.clone(), problem };
         let stored = SafeTensors::deserialize(&self.state).map_err(|e| damaged(e.to_string()))?;
         for (name, flat) in model.state_mut() {
             let view = stored.tensor(name).map_err(|e| damaged(format!("`{name}`: {e}")))?;
             if view.data().len() != flat.numel() * flat.kind().elt_size_in_bytes() {
                 let want = flat.numel();
-                return Err(damaged(format!("`{name}` has {:?} elements, not {want}", view.shape())));
+                return Err(damaged(format!(
+                    "`{name}` has {:?} elements, not {want}",
+                    view.shape()
+                )));
             }
             flat.copy_(&Tensor::from_data_size(view.data(), &flat.size(), flat.kind()));
         }

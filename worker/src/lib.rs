@@ -6,7 +6,7 @@
 //!                                        lockstep_data::Loader   lockstep_collective, through world.rs
 //! ```
 //!
-//! * [`cli`]: arguments; [`run`]: one worker from start to end;
+//! * [`cli`]: arguments; [`run()`]: one worker from start to end;
 //! * `trainer.rs`: the one loop of this process; `world.rs`: forming a world;
 //! * [`checkpoint`], `archive.rs`: the state on disk;
 //! * [`engine`]: from the run's configuration to model and pipeline;

@@ -10,7 +10,7 @@ use lockstep_service::exit::{Failure, conclude};
 use lockstep_service::telemetry;
 use worker::Meters;
 use worker::cli::{Cli, Command};
-use worker::commands::{eval, pack, report, verify};
+use worker::commands::{self, eval, pack, report, verify};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -34,7 +34,10 @@ fn main() -> ExitCode {
             return usage_shown(shown);
         }
     };
-    done.unwrap_or_else(|error| conclude(Err(error.into())))
+    done.unwrap_or_else(|error| {
+        drop(writeln!(std::io::stderr(), "error: {error:#}"));
+        commands::failure(&error)
+    })
 }
 
 /// Help and version are no faults; anything else that clap says is.

@@ -10,8 +10,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-use tracing::span::{Attributes, Id};
 use tracing::Subscriber;
+use tracing::span::{Attributes, Id};
 use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
@@ -132,7 +132,10 @@ mod tests {
         });
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &meters.registry()).unwrap();
-        assert!(text.contains("lockstep_worker_phase_seconds_count{phase=\"forward\"} 3"), "{text}");
+        assert!(
+            text.contains("lockstep_worker_phase_seconds_count{phase=\"forward\"} 3"),
+            "{text}"
+        );
         assert!(!text.contains("elsewhere"), "{text}");
     }
 }

@@ -66,10 +66,9 @@ fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
 
 /// Whether another start may help.
 fn exit_for(error: &anyhow::Error) -> Exit {
-    let restart = matches!(
-        error.downcast_ref::<SessionFailure>(),
-        Some(SessionFailure::Unreachable { .. })
-    ) || matches!(error.downcast_ref::<TrainerError>(), Some(TrainerError::Data(_)));
+    let restart =
+        matches!(error.downcast_ref::<SessionFailure>(), Some(SessionFailure::Unreachable { .. }))
+            || matches!(error.downcast_ref::<TrainerError>(), Some(TrainerError::Data(_)));
     if restart { Exit::RestartMe } else { Exit::ConfigFault }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 use lockstep_collective::AbortHandle;
 use lockstep_proto::ids::Generation;
 use lockstep_proto::{
-    CoordinatorMessage, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError, SessionMessages,
-    SessionSender, Verdict, WorkerMessage,
+    CoordinatorMessage, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
+    SessionMessages, SessionSender, Verdict, WorkerMessage,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
@@ -168,7 +168,11 @@ impl Session {
                     Some(Ok(CoordinatorMessage::Dismiss(dismiss))) => {
                         return Served::Over(self.dismissed(dismiss).await);
                     }
-                    _ => return Served::Broken(SessionError::Broken { reason: "the stream is closed".into() }),
+                    _ => {
+                        return Served::Broken(SessionError::Broken {
+                            reason: "the stream is closed".into(),
+                        });
+                    }
                 }
             }
         }
@@ -184,8 +188,16 @@ impl Session {
             }
             CoordinatorMessage::Plan(window) => self.order(Order::Plan(window)).await,
             CoordinatorMessage::Abort(abort) => {
-                tracing::warn!(generation = abort.generation.0, reason = abort.reason, "world aborted");
-                if self.abort.as_ref().is_some_and(|(generation, _)| *generation == abort.generation) {
+                tracing::warn!(
+                    generation = abort.generation.0,
+                    reason = abort.reason,
+                    "world aborted"
+                );
+                if self
+                    .abort
+                    .as_ref()
+                    .is_some_and(|(generation, _)| *generation == abort.generation)
+                {
                     self.abort_world();
                 }
                 self.order(Order::Abort(abort.generation, abort.reason)).await;
@@ -250,7 +262,10 @@ struct Signals {
 impl Signals {
     fn new() -> Self {
         let listen = |kind| signal(kind).expect("the runtime listens to signals");
-        Self { interrupt: listen(SignalKind::interrupt()), terminate: listen(SignalKind::terminate()) }
+        Self {
+            interrupt: listen(SignalKind::interrupt()),
+            terminate: listen(SignalKind::terminate()),
+        }
     }
 
     async fn next(&mut self) {

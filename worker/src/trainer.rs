@@ -21,16 +21,16 @@ use lockstep_nn::{Byol, Communicators, Outcome, Rates, Report, Views, step};
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
 use lockstep_proto::{
-    Enlist, Goodbye, StepPlan, StepReport, StepReports, TrainingState, Welcome, WorkerMessage, World,
-    WorldEnd, WorldEnded,
+    Enlist, Goodbye, StepPlan, StepReport, StepReports, TrainingState, Welcome, WorkerMessage,
+    World, WorldEnd, WorldEnded,
 };
 use tch::Device;
 
 use crate::archive::Archive;
 use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Snapshot};
-use crate::online_knn;
 use crate::meters::Meters;
+use crate::online_knn;
 use crate::{engine, world};
 
 /// What this process brings along.
@@ -55,7 +55,9 @@ pub(crate) enum TrainerError {
     ConfigChanged(String),
     #[error("cannot read training data")]
     Data(#[from] DataError),
-    #[error("ranks {0:?} hold another state than the source after the broadcast; this is a bug or broken memory")]
+    #[error(
+        "ranks {0:?} hold another state than the source after the broadcast; this is a bug or broken memory"
+    )]
     StateDiffers(Vec<lockstep_collective::Rank>),
 }
 
@@ -83,6 +85,7 @@ pub(crate) struct Trainer {
 /// Waits for the first welcome, then trains until told to quit.
 pub(crate) fn run(equipment: Equipment, mut end: TrainerEnd) -> Result<(), TrainerError> {
     let _no_grad = tch::no_grad_guard(); // layers are explicit: nothing here is recorded for autograd
+    lockstep_nn::keep_freed_memory();
     while let Some(order) = end.orders.blocking_recv() {
         match order {
             Order::Welcomed(welcome) => return Trainer::new(equipment, end, *welcome)?.run(),
@@ -101,7 +104,8 @@ impl Trainer {
         let spec = engine::model_spec(&config, classes, equipment.device);
         let mut model = Byol::new(spec, config.run.seed);
         let (mut step, mut cursor) = (Step(0), Cursor(0));
-        let newest = equipment.checkpoints.as_deref().map(Checkpoint::newest).transpose()?.flatten();
+        let newest =
+            equipment.checkpoints.as_deref().map(Checkpoint::newest).transpose()?.flatten();
         if let Some(checkpoint) = newest {
             checkpoint.check(&run_id, &equipment.dataset.manifest().fingerprint(), &config)?;
             checkpoint.load_into(&mut model)?;
@@ -138,7 +142,8 @@ impl Trainer {
     /// Trains in one world, from its start to its end.
     fn train(&mut self, world: &World, abort: &AbortHandle) -> Result<Ended, TrainerError> {
         let generation = world.generation;
-        let _span = tracing::info_span!("world", generation = generation.0, rank = world.rank.0).entered();
+        let _span =
+            tracing::info_span!("world", generation = generation.0, rank = world.rank.0).entered();
         self.end.shared.progress(generation, world.start.step.0, 0);
         let mut comm = match self.join(world, abort)? {
             Ok(comm) => comm,
@@ -173,11 +178,14 @@ impl Trainer {
         world: &World,
         abort: &AbortHandle,
     ) -> Result<Result<Communicators, CollectiveError>, TrainerError> {
-        let timeouts =
-            world::Timeouts { operation: Duration::from_secs(self.config.collective.timeout_s.into()) };
+        let timeouts = world::Timeouts {
+            operation: Duration::from_secs(self.config.collective.timeout_s.into()),
+        };
         let listener = &self.equipment.listener;
-        let joined = world::connect(listener, &self.run_id, world, abort, &timeouts)
-            .and_then(|mut comm| Ok((world::adopt_state(&mut self.model, world, &mut comm)?, comm)));
+        let joined =
+            world::connect(listener, &self.run_id, world, abort, &timeouts).and_then(|mut comm| {
+                Ok((world::adopt_state(&mut self.model, world, &mut comm)?, comm))
+            });
         match joined {
             Ok((odd, comm)) if odd.is_empty() => Ok(Ok(comm)),
             Ok((odd, _)) => Err(TrainerError::StateDiffers(odd)),
@@ -221,7 +229,9 @@ impl Trainer {
                 None => self.end.orders.blocking_recv().unwrap_or(Order::Quit),
             };
             match order {
-                Order::Plan(window) if window.generation == generation => plans.extend(window.steps),
+                Order::Plan(window) if window.generation == generation => {
+                    plans.extend(window.steps)
+                }
                 Order::Abort(aborted, reason) if aborted == generation => {
                     return Err(Ended::Aborted(reason));
                 }
@@ -267,7 +277,8 @@ impl Trainer {
         self.report(world.generation, (plan.step, applied), &report, (&batch, timing), knn);
         self.end.shared.progress(world.generation, self.step.0, comm.gradients.sequence());
         self.equipment.meters.step(self.step.0, batch.sample_ids.len(), timing);
-        if applied && plan.checkpoint && matches!(edge, Edge::Go) && self.step.0 < world.total_steps {
+        if applied && plan.checkpoint && matches!(edge, Edge::Go) && self.step.0 < world.total_steps
+        {
             self.save(world);
         }
         loader.recycle(batch);
@@ -283,7 +294,8 @@ impl Trainer {
     /// kNN accuracy, when it is due: every rank looks at a part of the images.
     fn knn(&self, world: &World, comm: &mut Communicators) -> Result<Option<f64>, StepError> {
         let every = self.config.knn.every_steps;
-        let due = every > 0 && self.step.0.is_multiple_of(every) && classes(&self.equipment.dataset) > 0;
+        let due =
+            every > 0 && self.step.0.is_multiple_of(every) && classes(&self.equipment.dataset) > 0;
         if !due {
             return Ok(None);
         }

@@ -44,7 +44,8 @@ pub fn init_with(format: LogFormat, extra: Option<ExtraLayer>) -> anyhow::Result
         LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => log.json().flatten_event(true).boxed(),
     };
-    let started = tracing_subscriber::registry().with(extra).with(log.with_filter(filter)).try_init();
+    let started =
+        tracing_subscriber::registry().with(extra).with(log.with_filter(filter)).try_init();
     started.map_err(|error| anyhow::anyhow!("start logging: {error}"))
 }
 

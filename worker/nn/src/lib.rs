@@ -43,4 +43,4 @@ pub use layout::{Layout, ParamId, ParamSpec, Role, StatsSpec};
 pub use optimizer::Optimizer;
 pub use resnet::{BlockKind, ResNetSpec, Stem};
 pub use step::{Outcome, Rates, step};
-pub use tensor::{Scalar, host, host_bytes};
+pub use tensor::{Scalar, host, host_bytes, keep_freed_memory};

@@ -147,6 +147,14 @@ unsafe extern "C" {
         error: *mut c_char,
         error_len: usize,
     ) -> i32;
+
+    fn lockstep_keep_freed_memory();
+}
+
+/// Makes the C library keep the memory that a step frees for the next step, process-wide.
+pub fn keep_freed_memory() {
+    // SAFETY: takes nothing and sets three tunables of the allocator, which is thread-safe.
+    unsafe { lockstep_keep_freed_memory() }
 }
 
 /// Takes over a tensor that the fence allocated.

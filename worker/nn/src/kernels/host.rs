@@ -3,6 +3,8 @@
 //! The stretches depend only on the shape, and their partial sums are added in order, so results do not
 //! depend on the number of threads.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -12,8 +14,11 @@ use crate::tensor::{host, host_mut};
 /// Elements of one stretch: small enough to stay in the second-level cache, large enough to be worth a task.
 const STRETCH: usize = 1 << 15;
 
-/// Rows that are summed in the element type before the sum goes on in f64.
-const BLOCK: usize = 32;
+/// Tiled rows that are summed in the element type before the sum goes on in f64.
+const BLOCK: usize = 16;
+
+/// Elements of a tiled row, at least, when rows are narrower.
+const TILED: usize = 128;
 
 pub(super) fn sums<T: Number>(x: &Tensor, groups: usize) -> Sums {
     let (data, width) = (host::<T>(x), channels(x));
@@ -24,10 +29,10 @@ pub(super) fn sums<T: Number>(x: &Tensor, groups: usize) -> Sums {
 /// Σx and Σx² of one group. Sums of squares are taken around the first row and moved afterwards, so that
 /// a mean far from zero costs no digits.
 pub(super) fn group_sums<T: Number>(rows: &[T], width: usize) -> Vec<f64> {
-    let origin = &rows[..width];
+    let origin: Vec<T> = rows[..width].repeat(tiles(width));
     let around = reduce_rows::<T>(rows.len(), width, |stretch, first, second| {
-        for row in rows[stretch].chunks_exact(width) {
-            for (((a, b), &x), &o) in first.iter_mut().zip(&mut *second).zip(row).zip(origin) {
+        for row in rows[stretch].chunks(origin.len()) {
+            for (((a, b), &x), &o) in first.iter_mut().zip(&mut *second).zip(row).zip(&origin) {
                 let d = x - o;
                 *a = *a + d;
                 *b = *b + d * d;
@@ -44,25 +49,27 @@ pub(super) fn group_sums<T: Number>(rows: &[T], width: usize) -> Vec<f64> {
 }
 
 /// Two sums per channel over all rows: `add` takes a block of elements and adds it to two accumulators
-/// in the element type; blocks are then added in f64.
+/// in the element type, as wide as a tiled row; blocks are then added in f64.
 fn reduce_rows<T: Number>(
     len: usize,
     width: usize,
-    add: impl Fn(std::ops::Range<usize>, &mut [T], &mut [T]) + Sync,
+    add: impl Fn(Range<usize>, &mut [T], &mut [T]) + Sync,
 ) -> Vec<f64> {
-    let stretch = stretch_len(width);
+    let (stretch, tiled) = (stretch_len(width), tiles(width) * width);
     let partial: Vec<Vec<f64>> = (0..len.div_ceil(stretch))
         .into_par_iter()
         .map(|index| {
             let (start, end) = (index * stretch, len.min((index + 1) * stretch));
             let mut total = vec![0.0; 2 * width];
-            let mut block = vec![T::ZERO; 2 * width];
-            for from in (start..end).step_by(BLOCK * width) {
+            let mut block = vec![T::ZERO; 2 * tiled];
+            for from in (start..end).step_by(BLOCK * tiled) {
                 block.fill(T::ZERO);
-                let (first, second) = block.split_at_mut(width);
-                add(from..end.min(from + BLOCK * width), first, second);
-                for (total, &block) in total.iter_mut().zip(&block) {
-                    *total += block.to_f64();
+                let (first, second) = block.split_at_mut(tiled);
+                add(from..end.min(from + BLOCK * tiled), first, second);
+                for (sums, tiles) in total.chunks_mut(width).zip(block.chunks(tiled)) {
+                    for tile in tiles.chunks(width) {
+                        sums.iter_mut().zip(tile).for_each(|(sum, x)| *sum += x.to_f64());
+                    }
                 }
             }
             total
@@ -70,16 +77,26 @@ fn reduce_rows<T: Number>(
         .collect();
     let mut total = vec![0.0; 2 * width];
     for part in partial {
-        for (total, part) in total.iter_mut().zip(part) {
-            *total += part;
-        }
+        total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
     }
     total
 }
 
-/// Whole blocks of rows, about [`STRETCH`] elements.
+/// Rows that are walked as one: narrow rows make inner loops too short to be vectorized well.
+fn tiles(width: usize) -> usize {
+    (TILED / width).max(1)
+}
+
+/// Per-channel values as often as [`tiles`] says, one after the other.
+fn tiled<T: Number>(values: impl Iterator<Item = f64>) -> Vec<T> {
+    let once: Vec<T> = values.map(T::from_f64).collect();
+    once.repeat(tiles(once.len()))
+}
+
+/// Whole blocks of tiled rows, about [`STRETCH`] elements.
 fn stretch_len(width: usize) -> usize {
-    (STRETCH / (BLOCK * width)).max(1) * BLOCK * width
+    let block = BLOCK * tiles(width) * width;
+    (STRETCH / block).max(1) * block
 }
 
 pub(super) fn normalize<T: Number>(
@@ -96,8 +113,8 @@ pub(super) fn normalize<T: Number>(
     };
     let activate = !matches!(after, After::Nothing);
     let mut y = like(x);
-    for_each_stretch(host_mut::<T>(&mut y), affine.groups(), affine.width, |at, group, y| {
-        let (scale, shift) = affine.of(group);
+    for_each_stretch(host_mut::<T>(&mut y), affine.groups.len(), affine.width, |at, group, y| {
+        let (scale, shift) = &affine.groups[group];
         let x = &data[at..at + y.len()];
         if activate && residual.is_none() {
             map_rows(y, x, scale, shift, relu);
@@ -113,32 +130,23 @@ pub(super) fn normalize<T: Number>(
     y
 }
 
-/// Scale and shift of every channel, per group: batch norm as one multiplication and one addition.
+/// Scale and shift of every channel, per group and tiled: batch norm as one multiplication and one
+/// addition.
 struct Affine<T> {
     width: usize,
-    scale: Vec<T>,
-    shift: Vec<T>,
+    groups: Vec<(Vec<T>, Vec<T>)>,
 }
 
 impl<T: Number> Affine<T> {
     fn new(moments: &Moments, gamma: &[T], beta: &[T]) -> Self {
         let width = gamma.len();
-        let (mut scale, mut shift) = (Vec::new(), Vec::new());
-        for (index, (mean, inv_std)) in moments.mean.iter().zip(&moments.inv_std).enumerate() {
-            let a = gamma[index % width].to_f64() * inv_std;
-            scale.push(T::from_f64(a));
-            shift.push(T::from_f64(beta[index % width].to_f64() - mean * a));
-        }
-        Self { width, scale, shift }
-    }
-
-    fn groups(&self) -> usize {
-        self.scale.len() / self.width
-    }
-
-    fn of(&self, group: usize) -> (&[T], &[T]) {
-        let channels = group * self.width..(group + 1) * self.width;
-        (&self.scale[channels.clone()], &self.shift[channels])
+        let means = moments.mean.chunks(width).zip(moments.inv_std.chunks(width));
+        let groups = means.map(|(mean, inv_std)| {
+            let scale = |c: usize| gamma[c].to_f64() * inv_std[c];
+            let shift = |c: usize| beta[c].to_f64() - mean[c] * scale(c);
+            (tiled((0..width).map(scale)), tiled((0..width).map(shift)))
+        });
+        Self { width, groups: groups.collect() }
     }
 }
 
@@ -157,10 +165,10 @@ fn for_each_stretch<T: Number>(
     });
 }
 
-/// `out = then(x·scale + shift)`, row by row.
+/// `out = then(x·scale + shift)`, tiled row by tiled row.
 fn map_rows<T: Number>(out: &mut [T], x: &[T], scale: &[T], shift: &[T], then: impl Fn(T) -> T) {
     let width = scale.len();
-    for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+    for (out, x) in out.chunks_mut(width).zip(x.chunks(width)) {
         for (((out, &x), &scale), &shift) in out.iter_mut().zip(x).zip(scale).zip(shift) {
             *out = then(x * scale + shift);
         }
@@ -188,10 +196,9 @@ pub(super) fn gradient_sums<T: Number>(g: &Tensor, x: &Tensor, moments: &Moments
     let mut all = Vec::with_capacity(2 * moments.mean.len());
     for group in 0..groups {
         let (g, x) = (&g[group * group_len..][..group_len], &x[group * group_len..][..group_len]);
-        let mean: Vec<T> =
-            moments.mean[group * width..][..width].iter().map(|&m| T::from_f64(m)).collect();
+        let mean: Vec<T> = tiled(moments.mean[group * width..][..width].iter().copied());
         let mut sums = reduce_rows::<T>(group_len, width, |rows, first, second| {
-            let rows = g[rows.clone()].chunks_exact(width).zip(x[rows].chunks_exact(width));
+            let rows = g[rows.clone()].chunks(mean.len()).zip(x[rows].chunks(mean.len()));
             for (g, x) in rows {
                 for ((((a, b), &g), &x), &mean) in
                     first.iter_mut().zip(&mut *second).zip(g).zip(x).zip(&mean)
@@ -219,29 +226,48 @@ pub(super) fn input_gradient<T: Number>(
     let gamma = host::<T>(gamma);
     let width = gamma.len();
     let groups = moments.mean.len() / width;
-    // dx = a·g + b·(x − mean) + d, with everything that does not depend on the row in a, b and d.
-    let coefficients: Vec<[T; 4]> = (0..groups * width)
-        .map(|index| {
-            let (group, channel) = (index / width, index % width);
-            let (sum_g, sum_gx) =
-                (sums[2 * group * width + channel], sums[(2 * group + 1) * width + channel]);
-            let inv_std = moments.inv_std[index];
-            let a = gamma[channel].to_f64() * inv_std;
-            let b = -a * inv_std * sum_gx / count;
-            [a, b, moments.mean[index], -a * sum_g / count].map(T::from_f64)
-        })
-        .collect();
+    let lines: Vec<Line<T>> =
+        (0..groups).map(|group| Line::new(moments, gamma, sums, (group, count))).collect();
     let (g, x_data) = (host::<T>(g), host::<T>(x));
     let mut dx = like(x);
     for_each_stretch(host_mut::<T>(&mut dx), groups, width, |at, group, dx| {
-        let coefficients = &coefficients[group * width..][..width];
-        let rows = g[at..].chunks_exact(width).zip(x_data[at..].chunks_exact(width));
-        for (dx, (g, x)) in dx.chunks_exact_mut(width).zip(rows) {
-            for (((dx, &g), &x), &[a, b, mean, d]) in dx.iter_mut().zip(g).zip(x).zip(coefficients)
+        lines[group].apply(&g[at..at + dx.len()], &x_data[at..at + dx.len()], dx);
+    });
+    dx
+}
+
+/// dx = a·g + b·(x − mean) + d, with everything that does not depend on the row in a, b and d; tiled.
+struct Line<T> {
+    a: Vec<T>,
+    b: Vec<T>,
+    mean: Vec<T>,
+    d: Vec<T>,
+}
+
+impl<T: Number> Line<T> {
+    fn new(moments: &Moments, gamma: &[T], sums: &Sums, (group, count): (usize, f64)) -> Self {
+        let width = gamma.len();
+        let (sum_g, sum_gx) = sums[2 * group * width..][..2 * width].split_at(width);
+        let inv_std = &moments.inv_std[group * width..][..width];
+        let a = |c: usize| gamma[c].to_f64() * inv_std[c];
+        Self {
+            a: tiled((0..width).map(a)),
+            b: tiled((0..width).map(|c| -a(c) * inv_std[c] * sum_gx[c] / count)),
+            mean: tiled(moments.mean[group * width..][..width].iter().copied()),
+            d: tiled((0..width).map(|c| -a(c) * sum_g[c] / count)),
+        }
+    }
+
+    fn apply(&self, g: &[T], x: &[T], dx: &mut [T]) {
+        let width = self.a.len();
+        let rows = dx.chunks_mut(width).zip(g.chunks(width)).zip(x.chunks(width));
+        for ((dx, g), x) in rows {
+            let constants = self.a.iter().zip(&self.b).zip(&self.mean).zip(&self.d);
+            for (((dx, &g), &x), (((&a, &b), &mean), &d)) in
+                dx.iter_mut().zip(g).zip(x).zip(constants)
             {
                 *dx = a * g + b * (x - mean) + d;
             }
         }
-    });
-    dx
+    }
 }
