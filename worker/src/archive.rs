@@ -16,7 +16,15 @@ pub(crate) struct Archive {
     folder: Option<PathBuf>,
     keep_last: usize,
     keep_every: u64,
-    writing: Option<(Generation, TrainingState, JoinHandle<Result<PathBuf, CheckpointError>>)>,
+    writing: Option<Writing>,
+}
+
+/// A checkpoint on its way to disk.
+#[derive(Debug)]
+struct Writing {
+    generation: Generation,
+    state: TrainingState,
+    thread: JoinHandle<Result<PathBuf, CheckpointError>>,
 }
 
 impl Archive {
@@ -40,18 +48,20 @@ impl Archive {
             digest: Digest(meta.digest),
         };
         let (keep_last, keep_every) = (self.keep_last, self.keep_every);
-        let writing = std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             let path = snapshot.write(&folder)?;
             checkpoint::prune(&folder, keep_last, keep_every)?;
             Ok(path)
         });
-        self.writing = Some((generation, state, writing));
+        self.writing = Some(Writing { generation, state, thread });
     }
 
     /// Waits until nothing is being written any more.
     pub(crate) fn finish(&mut self, end: &TrainerEnd) -> Result<(), CheckpointError> {
-        let Some((generation, state, writing)) = self.writing.take() else { return Ok(()) };
-        let path = writing.join().expect("writing a checkpoint does not panic")?;
+        let Some(Writing { generation, state, thread }) = self.writing.take() else {
+            return Ok(());
+        };
+        let path = thread.join().expect("writing a checkpoint does not panic")?;
         tracing::info!(step = state.step.0, path = %path.display(), "checkpoint written");
         let path = path.display().to_string();
         end.say(WorkerMessage::CheckpointWritten(CheckpointWritten { generation, state, path }));

@@ -116,6 +116,10 @@ impl Snapshot {
     }
 
     /// Writes it below `folder` and returns the checkpoint's own folder. Atomic and durable.
+    ///
+    /// # Panics
+    ///
+    /// If the meta data can't be written as JSON: never.
     pub fn write(&self, folder: &Path) -> Result<PathBuf, CheckpointError> {
         let name = format!("step-{:09}", self.meta.step);
         let (path, partial) = (folder.join(&name), folder.join(format!(".tmp-{name}")));
@@ -138,10 +142,7 @@ impl Snapshot {
 
     fn serialize(&self, path: &Path) -> Result<Vec<u8>, CheckpointError> {
         let views = self.tensors.iter().map(|(name, flat)| {
-            let dtype = match flat.kind() {
-                Kind::Double => Dtype::F64,
-                _ => Dtype::F32,
-            };
+            let dtype = if flat.kind() == Kind::Double { Dtype::F64 } else { Dtype::F32 };
             let view = TensorView::new(dtype, vec![flat.numel()], host_bytes(flat));
             (*name, view.expect("flat buffers are dense"))
         });

@@ -96,9 +96,10 @@ fn target(args: &TrainArgs, dataset: &Dataset, device: Device) -> Target {
         slot: args.slot.map(ids::Slot),
         host,
         version: env!("CARGO_PKG_VERSION").into(),
-        device: match device {
-            Device::Cuda(index) => format!("cuda:{index}"),
-            _ => "cpu".into(),
+        device: if let Device::Cuda(index) = device {
+            format!("cuda:{index}")
+        } else {
+            "cpu".into()
         },
         data: DataSet {
             fingerprint: manifest.fingerprint(),

@@ -71,7 +71,6 @@ pub(crate) async fn run(mut target: Target, end: SessionEnd) -> Result<Exit, Ses
 }
 
 /// Connects, however long it takes within the target's patience.
-#[expect(clippy::disallowed_methods, reason = "a shell: it measures its own patience")]
 async fn connect(target: &Target) -> Result<(SessionSender, SessionMessages), SessionFailure> {
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;

@@ -230,7 +230,7 @@ impl Trainer {
             };
             match order {
                 Order::Plan(window) if window.generation == generation => {
-                    plans.extend(window.steps)
+                    plans.extend(window.steps);
                 }
                 Order::Abort(aborted, reason) if aborted == generation => {
                     return Err(Ended::Aborted(reason));

@@ -44,11 +44,11 @@ impl BatchNorm {
     pub(crate) fn forward<'t>(
         &self,
         pass: &mut Forward<'_>,
-        xs: Vec<Tensor>,
+        xs: &[Tensor],
         after: impl Fn(usize) -> After<'t>,
     ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
         let moments = match &mut pass.mode {
-            Mode::Batch(batch) => self.batch_moments(batch, &xs)?,
+            Mode::Batch(batch) => self.batch_moments(batch, xs)?,
             Mode::Evaluate => {
                 pass.networks.iter().map(|n| self.running_moments(n.running)).collect()
             }

@@ -140,6 +140,10 @@ const TAIL_HEAD: usize = 4;
 
 impl Byol {
     /// A model with initial weights drawn from `seed`; the target starts as a copy of the online network.
+    ///
+    /// # Panics
+    ///
+    /// If a size of the spec is negative.
     pub fn new(spec: ModelSpec, seed: u64) -> Self {
         let mut layout = Layout::new(spec.bn_eps);
         let encoder = ResNet::new(&mut layout, &spec.encoder);
@@ -261,9 +265,9 @@ impl Byol {
         if let (Some(probe), Some((_, gradient))) = (&self.probe, &seen.probe) {
             probe.backward(&mut pass, &tape.representation_bf, gradient)?;
         }
-        let d_projections = self.predictor.backward(&mut pass, tape.predictor, d_predictions)?;
+        let d_projections = self.predictor.backward(&mut pass, &tape.predictor, d_predictions)?;
         let d_representations =
-            self.projector.backward(&mut pass, tape.projector, &d_projections)?;
+            self.projector.backward(&mut pass, &tape.projector, &d_projections)?;
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
         pass.sink.finish()?;

@@ -72,7 +72,7 @@ impl ConvBn {
             .enumerate()
             .map(|(stream, x)| kernels::rows(&self.convolve(x, pass.param(stream, self.weight))))
             .collect();
-        let (ys, bn) = self.bn.forward(pass, outputs, |stream| match activation {
+        let (ys, bn) = self.bn.forward(pass, &outputs, |stream| match activation {
             Activation::Nothing => After::Nothing,
             Activation::Relu => After::Relu,
             Activation::AddRelu(residuals) => After::AddRelu(&residuals[stream]),

@@ -94,8 +94,9 @@ impl Head {
         pass: &mut Forward<'_>,
         xs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
-        let hidden = (0..).zip(xs).map(|(stream, x)| self.first.forward(pass, stream, x)).collect();
-        let (hidden, bn) = self.bn.forward(pass, hidden, |_| After::Relu)?;
+        let hidden: Vec<Tensor> =
+            (0..).zip(xs).map(|(stream, x)| self.first.forward(pass, stream, x)).collect();
+        let (hidden, bn) = self.bn.forward(pass, &hidden, |_| After::Relu)?;
         let ys =
             (0..).zip(&hidden).map(|(stream, h)| self.second.forward(pass, stream, h)).collect();
         let saved = Saved { x: xs[0].shallow_clone(), bn, hidden: hidden[0].shallow_clone() };
@@ -105,7 +106,7 @@ impl Head {
     pub(crate) fn backward(
         &self,
         pass: &mut Backward<'_>,
-        saved: Saved,
+        saved: &Saved,
         dy: &Tensor,
     ) -> Result<Tensor, CollectiveError> {
         let d_hidden = self.second.backward(pass, &saved.hidden, dy)?;

@@ -11,9 +11,9 @@ use crate::layout::{ParamSpec, Role};
 /// Distribution of the initial weights of convolutions and linear layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Init {
-    /// Normal, σ = 1/√fan_in, truncated at 2σ: the authors' code.
+    /// Normal, σ = `1/√fan_in`, truncated at 2σ: the authors' code.
     FanIn,
-    /// Convolutions normal with σ = √(2/fan_out), linear layers as [`Init::FanIn`]: torchvision's ResNet.
+    /// Convolutions normal with σ = `√(2/fan_out)`, linear layers as [`Init::FanIn`]: torchvision's ResNet.
     He,
 }
 

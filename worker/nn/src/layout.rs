@@ -42,6 +42,10 @@ pub struct ParamSpec {
 
 impl ParamSpec {
     /// Number of elements.
+    ///
+    /// # Panics
+    ///
+    /// If a dimension is negative: never.
     pub fn len(&self) -> usize {
         self.shape.iter().map(|&n| usize::try_from(n).expect("shapes are positive")).product()
     }

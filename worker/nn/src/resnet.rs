@@ -88,7 +88,7 @@ impl ResNetSpec {
 #[derive(Debug)]
 pub(crate) struct ResNet {
     stem: ConvBn,
-    pool: Option<MaxPool>,
+    stem_kind: Stem,
     blocks: Vec<Block>,
 }
 
@@ -122,8 +122,7 @@ impl ResNet {
                 input = planes * spec.expansion();
             }
         }
-        let pool = (spec.stem == Stem::Imagenet).then_some(MaxPool);
-        Self { stem, pool, blocks }
+        Self { stem, stem_kind: spec.stem, blocks }
     }
 
     /// `[B, 3, H, W]` per stream to `[B, F]` per stream.
@@ -134,8 +133,8 @@ impl ResNet {
     ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
         let (mut xs, stem) = self.stem.forward(pass, xs, Activation::Relu)?;
         let mut pool = None;
-        if let Some(layer) = &self.pool {
-            let pooled: Vec<_> = xs.iter().map(|x| layer.forward(x)).collect();
+        if self.stem_kind == Stem::Imagenet {
+            let pooled: Vec<_> = xs.iter().map(max_pool).collect();
             pool = Some((xs[0].shallow_clone(), pooled[0].1.shallow_clone()));
             xs = pooled.into_iter().map(|(y, _)| kernels::rows(&y)).collect();
         }
@@ -163,10 +162,10 @@ impl ResNet {
         let spread = (dy / pixels).unsqueeze(-1).unsqueeze(-1).expand(&saved.last, false);
         let mut dy = kernels::rows(&spread);
         for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {
-            dy = block.backward(pass, saved, dy)?;
+            dy = block.backward(pass, &saved, dy)?;
         }
-        if let (Some(layer), Some((x, indices))) = (&self.pool, &saved.pool) {
-            dy = kernels::rows(&layer.backward(&dy, x, indices));
+        if let Some((x, indices)) = &saved.pool {
+            dy = kernels::rows(&max_pool_backward(&dy, x, indices));
         }
         let _unused = self.stem.backward(pass, &saved.stem, dy, false)?;
         Ok(())
@@ -248,7 +247,7 @@ impl Block {
     fn backward(
         &self,
         pass: &mut Backward<'_>,
-        saved: BlockSaved,
+        saved: &BlockSaved,
         dy: Tensor,
     ) -> Result<Tensor, CollectiveError> {
         let mut units = self.units.iter().zip(&saved.units).rev();
@@ -265,30 +264,16 @@ impl Block {
     }
 }
 
-/// 3×3/2 max-pool with padding 1.
-#[derive(Debug)]
-struct MaxPool;
+/// The stem's pool: kernel, stride, padding and dilation of both dimensions.
+const POOL: [[i64; 2]; 4] = [[3, 3], [2, 2], [1, 1], [1, 1]];
 
-impl MaxPool {
-    const KERNEL: [i64; 2] = [3, 3];
-    const STRIDE: [i64; 2] = [2, 2];
-    const PADDING: [i64; 2] = [1, 1];
-    const DILATION: [i64; 2] = [1, 1];
+/// The pooled tensor, and where each maximum was.
+fn max_pool(x: &Tensor) -> (Tensor, Tensor) {
+    let [kernel, stride, padding, dilation] = POOL;
+    x.max_pool2d_with_indices(kernel, stride, padding, dilation, false)
+}
 
-    /// The pooled tensor, and where each maximum was.
-    fn forward(&self, x: &Tensor) -> (Tensor, Tensor) {
-        x.max_pool2d_with_indices(Self::KERNEL, Self::STRIDE, Self::PADDING, Self::DILATION, false)
-    }
-
-    fn backward(&self, dy: &Tensor, x: &Tensor, indices: &Tensor) -> Tensor {
-        x.max_pool2d_with_indices_backward(
-            dy,
-            Self::KERNEL,
-            Self::STRIDE,
-            Self::PADDING,
-            Self::DILATION,
-            false,
-            indices,
-        )
-    }
+fn max_pool_backward(dy: &Tensor, x: &Tensor, indices: &Tensor) -> Tensor {
+    let [kernel, stride, padding, dilation] = POOL;
+    x.max_pool2d_with_indices_backward(dy, kernel, stride, padding, dilation, false, indices)
 }

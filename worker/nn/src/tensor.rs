@@ -59,6 +59,10 @@ pub(crate) fn host_mut<T: Scalar>(tensor: &mut Tensor) -> &mut [T] {
 }
 
 /// The bytes of a dense host tensor of any element type.
+///
+/// # Panics
+///
+/// If the tensor is not on the host, or has gaps.
 pub fn host_bytes(tensor: &Tensor) -> &[u8] {
     assert_eq!(tensor.device(), Device::Cpu, "bytes are read on the host");
     assert!(is_dense(tensor), "bytes are read from dense tensors");
@@ -78,10 +82,11 @@ pub(crate) fn region(flat: &mut Tensor, first: usize, len: usize) -> Region {
         "region {first}+{len} is outside of {} elements",
         flat.numel()
     );
-    let element = match flat.kind() {
-        Kind::Float => Element::F32,
-        Kind::Double => Element::F64,
-        other => unreachable!("permanent buffers are f32 or f64, not {other:?}"),
+    let element = if flat.kind() == Kind::Double {
+        Element::F64
+    } else {
+        assert_eq!(flat.kind(), Kind::Float, "permanent buffers are f32 or f64");
+        Element::F32
     };
     let offset = first * flat.kind().elt_size_in_bytes();
     let base = flat.data_ptr().cast::<u8>();

@@ -72,24 +72,23 @@ fn gradients_match_finite_differences(block: BlockKind, stem: Stem) {
     let mut model = Byol::new(spec, 3);
     let params = model.layout().params().to_vec();
     for param in &params {
-        for pick in [0, param.len() / 2, param.len() - 1] {
-            let element = param.offset + pick;
-            let signed = i64::try_from(element).unwrap();
-            let h = 1e-6;
-            nudge(&mut model, signed, h);
-            let of = |(byol, probe)| if param.name.starts_with("probe.") { probe } else { byol };
-            let above = of(losses_of(&mut model, &views));
-            nudge(&mut model, signed, -2.0 * h);
-            let below = of(losses_of(&mut model, &views));
-            nudge(&mut model, signed, h);
-            let (ours, slope) = (before[element] - after[element], (above - below) / (2.0 * h));
-            let error = (ours - slope).abs();
-            assert!(
-                error < 1e-6 + 1e-5 * slope.abs(),
-                "{} element {pick}: {ours} against {slope}",
-                param.name
-            );
-        }
+        let pick = param.len() / 2;
+        let element = param.offset + pick;
+        let signed = i64::try_from(element).unwrap();
+        let h = 1e-6;
+        nudge(&mut model, signed, h);
+        let of = |(byol, probe)| if param.name.starts_with("probe.") { probe } else { byol };
+        let above = of(losses_of(&mut model, &views));
+        nudge(&mut model, signed, -2.0 * h);
+        let below = of(losses_of(&mut model, &views));
+        nudge(&mut model, signed, h);
+        let (ours, slope) = (before[element] - after[element], (above - below) / (2.0 * h));
+        let error = (ours - slope).abs();
+        assert!(
+            error < 1e-6 + 1e-5 * slope.abs(),
+            "{} element {pick}: {ours} against {slope}",
+            param.name
+        );
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn sums(x: &Tensor, groups: usize) -> Sums {
     on_device!(x, sums(x, groups))
 }
 
-/// y = after(γ·(x − mean)·inv_std + β).
+/// `y = after(γ·(x − mean)·inv_std + β)`.
 pub(crate) fn normalize(
     x: &Tensor,
     moments: &Moments,
@@ -65,7 +65,7 @@ pub(crate) fn mask(dy: &mut Tensor, y: &Tensor) {
     on_device!(y, mask(dy, y));
 }
 
-/// Σg and Σg·x̂ of every channel, per group, where x̂ = (x − mean)·inv_std.
+/// Σg and Σg·x̂ of every channel, per group, where `x̂ = (x − mean)·inv_std`.
 pub(crate) fn gradient_sums(g: &Tensor, x: &Tensor, moments: &Moments) -> Sums {
     on_device!(x, gradient_sums(g, x, moments))
 }
