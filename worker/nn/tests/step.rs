@@ -1,9 +1,11 @@
 //! Whole steps: the backward pass against finite differences, and what applied and skipped steps move.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
+
 use lockstep_collective::Solo;
 use lockstep_nn::{
-    BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, Rates, ResNetSpec, Stem,
-    Views, host, step,
+    BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, ParamSpec, Rates,
+    ResNetSpec, Stem, Views, host, step,
 };
 use tch::{Device, Kind};
 
@@ -53,7 +55,7 @@ fn losses_of(model: &mut Byol, views: &Views) -> (f64, f64) {
 fn nudge(model: &mut Byol, element: i64, by: f64) {
     for (name, flat) in model.state_mut() {
         if name == "online" {
-            let _ = flat.get(element).g_add_scalar_(by);
+            let _nudged = flat.get(element).g_add_scalar_(by);
         }
     }
 }
@@ -158,7 +160,13 @@ fn published_sizes_of_resnet50_and_its_heads_hold() {
     };
     let model = Byol::new(spec, 0);
     let size = |prefix: &str| -> usize {
-        model.layout().params().iter().filter(|p| p.name.starts_with(prefix)).map(|p| p.len()).sum()
+        model
+            .layout()
+            .params()
+            .iter()
+            .filter(|p| p.name.starts_with(prefix))
+            .map(ParamSpec::len)
+            .sum()
     };
     assert_eq!(size("encoder."), 23_508_032);
     assert_eq!(size("projector."), 9_449_472);
