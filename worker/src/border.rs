@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use lockstep_collective::AbortHandle;
 use lockstep_proto::ids::Generation;
 use lockstep_proto::{Heartbeat, PlanWindow, Welcome, WorkerMessage, World};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// What the session tells the trainer, in order.
 #[derive(Debug)]
@@ -101,8 +101,10 @@ pub(crate) struct TrainerEnd {
 impl TrainerEnd {
     /// Queues a message for the coordinator; never waits for the network.
     pub(crate) fn say(&self, message: WorkerMessage) {
-        if let Err(error) = self.words.try_send(message) {
-            tracing::warn!(%error, "a message to the coordinator is lost");
+        match self.words.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Closed(_)) => tracing::debug!("the session is over; nobody listens"),
+            Err(TrySendError::Full(_)) => tracing::warn!("a message to the coordinator is lost"),
         }
     }
 }

@@ -49,10 +49,15 @@ pub(crate) struct Equipment {
 /// Why the trainer gave up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TrainerError {
-    #[error("cannot resume")]
-    Resume(#[from] CheckpointError),
+    #[error("cannot use the checkpoints")]
+    Checkpoint(#[from] CheckpointError),
     #[error("the coordinator's configuration changed during the run: {0}; start the worker again")]
     ConfigChanged(String),
+    #[error(
+        "a world of several ranks needs collectives between GPUs, which this version does not have; \
+         start the workers with --device cpu, or train in a world of one"
+    )]
+    NoGpuCollectives,
     #[error("cannot read training data")]
     Data(#[from] DataError),
     #[error(
@@ -161,14 +166,14 @@ impl Trainer {
             match self.one_step(world, plan, &mut loader, &mut comm) {
                 Ok(Edge::Go) => {}
                 Ok(Edge::Stop) => {
-                    self.save(world);
+                    self.save_now(world)?;
                     return Ok(Ended::Stopped);
                 }
                 Err(StepError::Collective(error)) => return Ok(Ended::Failed(error)),
                 Err(StepError::Data(error)) => return Err(error.into()),
             }
         }
-        self.save(world);
+        self.save_now(world)?;
         Ok(Ended::Complete)
     }
 
@@ -361,6 +366,13 @@ impl Trainer {
             config: self.config.clone(),
         };
         self.archive.save(Snapshot::take(&self.model, meta), world.generation, &self.end);
+    }
+
+    /// As [`Trainer::save`], and waits until it is on disk: nobody is told that a world has ended well
+    /// before its last state is safe.
+    fn save_now(&mut self, world: &World) -> Result<(), CheckpointError> {
+        self.save(world);
+        self.archive.finish(&self.end)
     }
 
     fn enlist(&self) {
