@@ -183,6 +183,9 @@ impl Trainer {
         world: &World,
         abort: &AbortHandle,
     ) -> Result<Result<Communicators, CollectiveError>, TrainerError> {
+        if self.equipment.device.is_cuda() && world.members.len() > 1 {
+            return Err(TrainerError::NoGpuCollectives);
+        }
         let timeouts = world::Timeouts {
             operation: Duration::from_secs(self.config.collective.timeout_s.into()),
         };
