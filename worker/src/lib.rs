@@ -24,6 +24,7 @@ pub mod report;
 
 mod archive;
 mod border;
+mod ending;
 mod meters;
 mod online_knn;
 mod run;

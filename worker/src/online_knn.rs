@@ -9,8 +9,8 @@ use lockstep_data::Dataset;
 use lockstep_nn::Byol;
 use lockstep_proto::config::RunConfig;
 
+use crate::ending::StepError;
 use crate::eval::{Features, knn};
-use crate::trainer::StepError;
 
 /// Images of one round: their representations fit into one message of the collectives.
 const ROUND: u64 = 64;

@@ -15,9 +15,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::border::border;
 use crate::cli::TrainArgs;
+use crate::ending::TrainerError;
 use crate::meters::Meters;
 use crate::session::{self, SessionFailure, Target};
-use crate::trainer::{self, Equipment, TrainerError};
+use crate::trainer::{self, Equipment};
 
 /// Takes part in a run until it is over.
 ///

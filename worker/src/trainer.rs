@@ -29,6 +29,7 @@ use tch::Device;
 use crate::archive::Archive;
 use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Snapshot};
+use crate::ending::{Ended, StepError, TrainerError};
 use crate::meters::Meters;
 use crate::online_knn;
 use crate::{engine, world};
@@ -44,35 +45,6 @@ pub(crate) struct Equipment {
     /// Where peers reach `listener`.
     pub(crate) advertised: SocketAddr,
     pub(crate) meters: Arc<Meters>,
-}
-
-/// Why the trainer gave up.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum TrainerError {
-    #[error("cannot use the checkpoints")]
-    Checkpoint(#[from] CheckpointError),
-    #[error("the coordinator's configuration changed during the run: {0}; start the worker again")]
-    ConfigChanged(String),
-    #[error(
-        "a world of several ranks needs collectives between GPUs, which this version does not have; \
-         start the workers with --device cpu, or train in a world of one"
-    )]
-    NoGpuCollectives,
-    #[error("cannot read training data")]
-    Data(#[from] DataError),
-    #[error(
-        "ranks {0:?} hold another state than the source after the broadcast; this is a bug or broken memory"
-    )]
-    StateDiffers(Vec<lockstep_collective::Rank>),
-}
-
-/// How a world ended.
-enum Ended {
-    Complete,
-    Stopped,
-    Aborted(String),
-    Failed(CollectiveError),
-    Quit,
 }
 
 /// Model and place in the run.
@@ -386,13 +358,7 @@ impl Trainer {
 
     /// Tells the coordinator, and enlists again; true when the process is to end.
     fn say_how_it_ended(&mut self, generation: Generation, ended: Ended) -> bool {
-        let (reason, detail, culprit) = match ended {
-            Ended::Quit => return true,
-            Ended::Complete => (WorldEnd::Complete, String::new(), None),
-            Ended::Stopped => (WorldEnd::Stopped, String::new(), None),
-            Ended::Aborted(reason) => (WorldEnd::Failed, reason, None),
-            Ended::Failed(error) => (WorldEnd::Failed, error.to_string(), culprit(&error)),
-        };
+        let Some((reason, detail, culprit)) = ended.for_the_coordinator() else { return true };
         tracing::info!(?reason, detail, step = self.step.0, "world ended");
         self.end.shared.world_ended();
         self.end.say(WorkerMessage::WorldEnded(WorldEnded { generation, reason, detail, culprit }));
@@ -422,31 +388,6 @@ enum Edge {
     Stop,
 }
 
-/// What can fail in a step.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StepError {
-    #[error(transparent)]
-    Collective(#[from] CollectiveError),
-    #[error(transparent)]
-    Data(#[from] DataError),
-}
-
 fn classes(dataset: &Dataset) -> u32 {
     u32::try_from(dataset.manifest().classes().len()).expect("labels are 32 bits")
-}
-
-/// The rank that a failed collective accuses.
-fn culprit(error: &CollectiveError) -> Option<Rank> {
-    match error {
-        CollectiveError::PeerSilent { peer, .. } | CollectiveError::Connection { peer, .. } => {
-            Some(Rank(peer.0))
-        }
-        CollectiveError::Diverged { .. }
-        | CollectiveError::Aborted
-        | CollectiveError::Refused { .. }
-        | CollectiveError::Incomplete { .. }
-        | CollectiveError::BadWorld(_)
-        | CollectiveError::TooLarge { .. }
-        | CollectiveError::System { .. } => None,
-    }
 }
