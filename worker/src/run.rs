@@ -15,7 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::border::border;
 use crate::cli::TrainArgs;
-use crate::ending::TrainerError;
+use crate::commands::{Misuse, is_fault_of_input};
 use crate::meters::Meters;
 use crate::session::{self, SessionFailure, Target};
 use crate::trainer::{self, Equipment};
@@ -67,10 +67,8 @@ fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
 
 /// Whether another start may help.
 fn exit_for(error: &anyhow::Error) -> Exit {
-    let restart =
-        matches!(error.downcast_ref::<SessionFailure>(), Some(SessionFailure::Unreachable { .. }))
-            || matches!(error.downcast_ref::<TrainerError>(), Some(TrainerError::Data(_)));
-    if restart { Exit::RestartMe } else { Exit::ConfigFault }
+    let refused = matches!(error.downcast_ref(), Some(SessionFailure::Refused(_)));
+    if refused || is_fault_of_input(error) { Exit::ConfigFault } else { Exit::RestartMe }
 }
 
 /// Serves `/metrics` until the returned guard is dropped.
@@ -120,7 +118,7 @@ fn unique_name(host: &str) -> String {
 }
 
 /// `auto`, `cpu` or `cuda:N`.
-fn choose_device(name: &str) -> anyhow::Result<Device> {
+fn choose_device(name: &str) -> Result<Device, Misuse> {
     let gpus = tch::Cuda::device_count();
     match (name, name.strip_prefix("cuda:").map(str::parse::<usize>)) {
         ("auto", _) if gpus == 0 => {
@@ -132,11 +130,11 @@ fn choose_device(name: &str) -> anyhow::Result<Device> {
         (_, Some(Ok(index))) if i64::try_from(index).is_ok_and(|index| index < gpus) => {
             Ok(Device::Cuda(index))
         }
-        (_, Some(Ok(index))) => anyhow::bail!(
+        (_, Some(Ok(index))) => Err(Misuse(format!(
             "no device cuda:{index}: this process sees {gpus} GPUs; \
              check the driver and CUDA_VISIBLE_DEVICES, or use --device cpu"
-        ),
-        _ => anyhow::bail!("`{name}` is no device; give --device auto, cpu or cuda:N"),
+        ))),
+        _ => Err(Misuse(format!("`{name}` is no device; give --device auto, cpu or cuda:N"))),
     }
 }
 

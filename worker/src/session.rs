@@ -139,22 +139,28 @@ impl Session {
                         Ok(())
                     }
                     Some(Err(error)) => return ended(error),
+                    None if self.has_left() => return Served::Over(Exit::Done),
                     None => return Served::Broken(SessionError::Broken {
                         reason: "the coordinator closed the session".into(),
                     }),
                 },
-                word = self.end.words.recv(), if welcomed => match word {
-                    Some(word) => sender.send(word).await,
-                    None => return Served::Over(self.trainer_stopped()),
-                },
+                word = self.end.words.recv(), if welcomed => {
+                    let Some(word) = word else {
+                        farewell(sender, messages).await;
+                        return Served::Over(self.trainer_stopped());
+                    };
+                    sender.send(word).await
+                }
                 _ = beat.tick(), if welcomed => {
                     sender.send(WorkerMessage::Heartbeat(self.end.shared.heartbeat())).await
                 }
                 () = leave.next() => {
                     if self.leave().await {
                         let reason = "asked to leave".to_owned();
-                        let parting = sender.send(WorkerMessage::Goodbye(Goodbye { reason }));
-                        drop(tokio::time::timeout(PARTING, parting).await);
+                        let goodbye = WorkerMessage::Goodbye(Goodbye { reason });
+                        if sender.send(goodbye).await.is_ok() {
+                            farewell(sender, messages).await;
+                        }
                         return Served::Over(Exit::Done);
                     }
                     Ok(())
@@ -229,6 +235,11 @@ impl Session {
         dismiss.exit
     }
 
+    /// The coordinator closes the session of a worker that said goodbye.
+    fn has_left(&self) -> bool {
+        self.end.shared.wants_leave() && !self.end.shared.in_world()
+    }
+
     fn trainer_stopped(&self) -> Exit {
         if self.end.shared.wants_leave() { Exit::Done } else { Exit::RestartMe }
     }
@@ -242,6 +253,15 @@ impl Session {
         }
         self.order(Order::Quit).await;
         true
+    }
+}
+
+/// Lets the last words reach the coordinator, which then closes the session.
+async fn farewell(sender: SessionSender, mut messages: SessionMessages) {
+    drop(sender);
+    let closed = async { while messages.next().await.is_some_and(|message| message.is_ok()) {} };
+    if tokio::time::timeout(PARTING, closed).await.is_err() {
+        tracing::warn!("the coordinator did not take leave");
     }
 }
 

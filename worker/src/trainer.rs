@@ -22,7 +22,7 @@ use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
 use lockstep_proto::{
     Enlist, Goodbye, StepPlan, StepReport, StepReports, TrainingState, Welcome, WorkerMessage,
-    World, WorldEnd, WorldEnded,
+    World, WorldEnded,
 };
 use tch::Device;
 

@@ -29,12 +29,18 @@ pub(crate) struct Misuse(pub(crate) String);
 
 /// The exit code for an error: 42 where other arguments or files are needed, 1 where the system failed.
 pub fn failure(error: &anyhow::Error) -> ExitCode {
-    let io = |cause: &DataError| matches!(cause, DataError::Io { .. });
-    let is_argument = error.chain().any(|cause| {
-        cause.downcast_ref().is_some_and(|cause| !io(cause))
+    let faulty = is_fault_of_input(error);
+    ExitCode::from(if faulty { Exit::ConfigFault.code() } else { FAULTS_FOUND })
+}
+
+/// Whether only other arguments or files can help: starting again would change nothing.
+pub(crate) fn is_fault_of_input(error: &anyhow::Error) -> bool {
+    let data = |cause: &DataError| !matches!(cause, DataError::Io { .. });
+    let checkpoint = |cause: &CheckpointError| !matches!(cause, CheckpointError::Io { .. });
+    error.chain().any(|cause| {
+        cause.downcast_ref().is_some_and(data)
+            || cause.downcast_ref().is_some_and(checkpoint)
             || cause.is::<ConfigFaults>()
-            || cause.is::<CheckpointError>()
             || cause.is::<Misuse>()
-    });
-    ExitCode::from(if is_argument { Exit::ConfigFault.code() } else { FAULTS_FOUND })
+    })
 }

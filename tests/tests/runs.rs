@@ -1,0 +1,88 @@
+//! Whole runs: the world's size does not change the result, resuming is exact, many workers work.
+
+use lockstep_core::deal_lanes;
+use lockstep_data::{Manifest, Order, OrderConfig};
+use lockstep_tests::Scene;
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn the_losses_do_not_depend_on_the_world_size() {
+    let scene = Scene::new();
+    for (dtype, tolerance) in [("f64", 1e-9), ("f32", 1e-4)] {
+        let set = format!("model.dtype={dtype}");
+        let of = |world: u32| {
+            let name = format!("{dtype}-{world}");
+            scene.run(&name, world, &["--set", &set, "--set", "control.digest_every=1"])
+        };
+        let alone = of(1);
+        assert_eq!(alone.len(), 20);
+        for world in [2, 3] {
+            let difference = largest_difference(&of(world), &alone);
+            assert!(difference < tolerance, "{dtype}, world {world}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn the_ranks_of_any_world_read_the_same_samples_at_every_step() {
+    let scene = Scene::new();
+    let sizes = Manifest::load(&scene.path("data")).unwrap().shard_sizes();
+    let config = OrderConfig { seed: 3, global_batch: 64, lanes: 64, shuffle_block: 16 };
+    let order = Order::new(&sizes, config).unwrap();
+    for cursor in 0..12 {
+        let whole = order.batch(cursor, 0..64);
+        for world in [2, 3, 5] {
+            let ranks = deal_lanes(64, world);
+            let parts: Vec<_> = ranks
+                .iter()
+                .flat_map(|lanes| order.batch(cursor, lanes.first..lanes.first + lanes.count))
+                .collect();
+            assert_eq!(parts, whole, "cursor {cursor}, world {world}");
+        }
+    }
+}
+
+fn a_stopped_run_goes_on_as_if_it_had_not_stopped(world: u32) {
+    let scene = Scene::new();
+    let settings = ["--set", "schedule.steps=300", "--set", "checkpoint.keep_last=1"];
+    scene.run("whole", world, &settings);
+
+    let (mut coordinator, address) = scene.serve("first", world, &settings);
+    let workers: Vec<_> = (0..world)
+        .map(|rank| scene.join(&format!("first-{rank}"), &address, "resumed-ck", &[]))
+        .collect();
+    let reports = scene.path("first.jsonl");
+    coordinator.wait_until(|| {
+        std::fs::read_to_string(&reports).is_ok_and(|text| text.lines().count() > 13)
+    });
+    coordinator.terminate();
+    for process in workers.into_iter().chain([coordinator]) {
+        let ended = process.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+    }
+    assert!(scene.losses("first").len() < 300, "it was stopped too late to show anything");
+
+    scene.run("resumed", world, &settings);
+    assert!(scene.losses("resumed").len() < 300, "it started again instead of resuming");
+    assert_eq!(scene.state("resumed-ck", 300), scene.state("whole-ck", 300));
+}
+
+#[test]
+fn a_stopped_run_of_one_goes_on_as_if_it_had_not_stopped() {
+    a_stopped_run_goes_on_as_if_it_had_not_stopped(1);
+}
+
+#[test]
+fn a_stopped_run_of_two_goes_on_as_if_it_had_not_stopped() {
+    a_stopped_run_goes_on_as_if_it_had_not_stopped(2);
+}
+
+#[test]
+fn thirty_two_workers_complete_a_run() {
+    let losses = Scene::new().run("many", 32, &[]);
+    assert_eq!(losses.len(), 20);
+}
