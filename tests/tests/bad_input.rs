@@ -1,7 +1,5 @@
 //! Bad input gets a sentence that says what, where and what to do, and an exit code to act on.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::fs;
 use std::os::unix::fs::FileExt;
 
