@@ -2,6 +2,8 @@
 //!
 //! `UPDATE_README=1 cargo test -p lockstep-proto --test readme` writes them anew.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test: a failure is the test's")]
+
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
