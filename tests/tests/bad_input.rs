@@ -88,7 +88,7 @@ fn a_worker_of_another_run_is_refused() {
 fn a_checkpoint_of_another_architecture_is_refused_and_left_alone() {
     let scene = Scene::new();
     scene.run("first", 1, &[]);
-    let (_coordinator, address) = scene.serve("second", 1, &["--set", "model.arch=\"resnet34\""]);
+    let (_coordinator, address) = scene.serve("second", 1, &["--set", "model.arch=resnet34"]);
     let ended = scene.join("w", &address, "first-ck", &[]).wait();
     assert_ended(&ended, 42, &["model.arch", "resnet18", "resnet34", "--checkpoints"]);
     assert!(!scene.state("first-ck", 20).is_empty());
