@@ -61,6 +61,19 @@ fn a_flipped_byte_names_its_shard() {
 }
 
 #[test]
+fn a_run_replaces_a_damaged_image_and_says_so() {
+    let scene = Scene::new();
+    let shard = scene.path("data/shard-000000.tar");
+    let file = fs::File::options().write(true).open(shard).unwrap();
+    // Behind the tar header of the first image come the bytes that make it a JPEG or a PNG.
+    file.write_all_at(&[0, 0], 512).unwrap();
+    let (coordinator, address) = scene.serve("c", 1, &[]);
+    let ended = scene.join("w", &address, "ck", &[]).wait();
+    assert_ended(&ended, 0, &["sample replaced", "shard-000000.tar"]);
+    assert_ended(&coordinator.wait(), 0, &[]);
+}
+
+#[test]
 fn a_port_in_use_is_named_with_the_flag_for_another() {
     let scene = Scene::empty();
     let (_holder, address) = scene.serve("first", 1, &[]);

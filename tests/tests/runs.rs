@@ -88,6 +88,32 @@ fn a_stopped_run_of_two_goes_on_as_if_it_had_not_stopped() {
 }
 
 #[test]
+fn a_worker_that_leaves_and_is_replaced_changes_nothing() {
+    let scene = Scene::new();
+    let settings = ["--set", "schedule.steps=300", "--set", "checkpoint.keep_last=1"];
+    let whole = scene.run("whole", 2, &settings);
+
+    let (mut coordinator, address) = scene.serve("c", 2, &settings);
+    let [leaves, stays] = ["leaves", "stays"].map(|name| scene.join(name, &address, "ck", &[]));
+    let reports = scene.path("c.jsonl");
+    coordinator.wait_until(|| {
+        std::fs::read_to_string(&reports).is_ok_and(|text| text.lines().count() > 13)
+    });
+    leaves.terminate();
+    let ended = leaves.wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+    assert!(scene.losses("c").len() < 300, "it left too late to show anything");
+
+    let replacement = scene.join("replacement", &address, "ck", &[]);
+    for process in [stays, replacement, coordinator] {
+        let ended = process.wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+    }
+    assert_eq!(scene.losses("c"), whole, "every step is applied once, with the same loss");
+    assert_eq!(scene.state("ck", 300), scene.state("whole-ck", 300));
+}
+
+#[test]
 fn thirty_two_workers_complete_a_run() {
     let losses = Scene::new().run("many", 32, &[]);
     assert_eq!(losses.len(), 20);
