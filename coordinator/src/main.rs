@@ -1,12 +1,11 @@
 //! The coordinator's process: arguments, logs, run, exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use coordinator::cli::{Cli, Command};
 use lockstep_proto::Exit;
-use lockstep_service::exit::{Failure, conclude};
+use lockstep_service::exit::{Failure, conclude, usage};
 use lockstep_service::telemetry;
 
 fn main() -> ExitCode {
@@ -29,13 +28,4 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             runtime.block_on(coordinator::run(cli.serve))
         }
     }
-}
-
-/// Help and version are no faults; anything else that clap says is.
-fn usage(error: &clap::Error) -> ExitCode {
-    let exit = if error.use_stderr() { Exit::ConfigFault } else { Exit::Done };
-    if let Err(failed) = error.print() {
-        drop(writeln!(std::io::stderr(), "error: cannot print: {failed}"));
-    }
-    ExitCode::from(exit.code())
 }

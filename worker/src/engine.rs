@@ -1,9 +1,14 @@
 //! From the run's configuration to what the engine and the input pipeline are made of.
 
+use std::num::NonZero;
+
 use lockstep_data::{EvalConfig, OrderConfig, ViewRecipe};
 use lockstep_nn::{Init, ModelSpec, Optimizer, ResNetSpec, Stem};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
+
+/// Images that an encoder sees at once in evaluation; bounds memory and changes no figure.
+const EVAL_BATCH: usize = 256;
 
 /// The model of a run, for a data set of `classes` classes (0: no labels).
 pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec {
@@ -97,14 +102,14 @@ pub fn order_config(config: &RunConfig) -> OrderConfig {
     }
 }
 
-/// The evaluation transform of a run.
-pub fn eval_config(config: &RunConfig, batch: usize, threads: usize) -> EvalConfig {
+/// The evaluation transform of a run, on all cores.
+pub(crate) fn eval_config(config: &RunConfig) -> EvalConfig {
     EvalConfig {
         size: config.data.image_size,
         resize_short_side: config.data.eval_resize,
         mean: config.data.mean,
         std: config.data.std,
-        batch,
-        threads,
+        batch: EVAL_BATCH,
+        threads: std::thread::available_parallelism().map_or(1, NonZero::get),
     }
 }

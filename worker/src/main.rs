@@ -4,9 +4,9 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use lockstep_proto::Exit;
-use lockstep_service::exit::{Failure, conclude};
+use lockstep_service::exit::{Failure, conclude, usage};
 use lockstep_service::telemetry;
 use worker::Meters;
 use worker::cli::{Cli, Command};
@@ -28,11 +28,7 @@ fn main() -> ExitCode {
         (Some(Command::Eval(args)), _) => eval::run(args),
         (Some(Command::Report(args)), _) => report::run(args),
         (None, Some(args)) => return conclude(worker::run(args, &meters)),
-        (None, None) => {
-            let mut help = Cli::command();
-            let shown = help.print_help();
-            return usage_shown(shown);
-        }
+        (None, None) => return usage(&missing_arguments()),
     };
     done.unwrap_or_else(|error| {
         drop(writeln!(std::io::stderr(), "error: {error:#}"));
@@ -40,15 +36,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Help and version are no faults; anything else that clap says is.
-fn usage(error: &clap::Error) -> ExitCode {
-    let shown = error.print();
-    if error.use_stderr() { usage_shown(shown) } else { ExitCode::SUCCESS }
-}
-
-fn usage_shown(shown: std::io::Result<()>) -> ExitCode {
-    if let Err(failed) = shown {
-        drop(writeln!(std::io::stderr(), "error: cannot print: {failed}"));
-    }
-    ExitCode::from(Exit::ConfigFault.code())
+/// Help instead of a run, when there is nothing to run with.
+fn missing_arguments() -> clap::Error {
+    let kind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    clap::Error::raw(kind, Cli::command().render_help())
 }

@@ -158,12 +158,10 @@ impl Trainer {
         if self.equipment.device.is_cuda() && world.members.len() > 1 {
             return Err(TrainerError::NoGpuCollectives);
         }
-        let timeouts = world::Timeouts {
-            operation: Duration::from_secs(self.config.collective.timeout_s.into()),
-        };
+        let timeout = Duration::from_secs(self.config.collective.timeout_s.into());
         let listener = &self.equipment.listener;
         let joined =
-            world::connect(listener, &self.run_id, world, abort, &timeouts).and_then(|mut comm| {
+            world::connect(listener, &self.run_id, world, abort, timeout).and_then(|mut comm| {
                 Ok((world::adopt_state(&mut self.model, world, &mut comm)?, comm))
             });
         match joined {

@@ -8,18 +8,13 @@ use lockstep_collective::{
 use lockstep_nn::{Byol, Communicators};
 use lockstep_proto::World;
 
-/// Time to connect to all peers: as long as the collectives wait for a silent one.
-pub(crate) struct Timeouts {
-    pub(crate) operation: Duration,
-}
-
-/// Connects this rank with its peers.
+/// Connects this rank with its peers, for whom it waits as long as later for a silent one.
 pub(crate) fn connect(
     listener: &HostListener,
     run_id: &str,
     world: &World,
     abort: &AbortHandle,
-    timeouts: &Timeouts,
+    timeout: Duration,
 ) -> Result<Communicators, CollectiveError> {
     if world.members.len() == 1 {
         return Ok(Communicators {
@@ -33,8 +28,8 @@ pub(crate) fn connect(
         rank: Rank(world.rank.0),
         peers: world.members.iter().map(|member| member.collective_address).collect(),
         secret: world.secret.0.into(),
-        connect_deadline: timeouts.operation,
-        op_deadline: timeouts.operation,
+        connect_deadline: timeout,
+        op_deadline: timeout,
         channels: 2,
     };
     let mut channels = listener.connect(&spec, abort)?.into_iter();

@@ -37,3 +37,13 @@ pub fn conclude(result: Result<Exit, Failure>) -> ExitCode {
     });
     ExitCode::from(exit.code())
 }
+
+/// Prints what clap has to say, and how the process then exits: help and version are no faults, anything
+/// else is.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    let exit = if error.use_stderr() { Exit::ConfigFault } else { Exit::Done };
+    if let Err(failed) = error.print() {
+        drop(writeln!(std::io::stderr(), "error: cannot print: {failed}"));
+    }
+    ExitCode::from(exit.code())
+}

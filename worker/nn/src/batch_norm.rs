@@ -7,7 +7,7 @@ use lockstep_collective::{CollectiveError, Reduction};
 use tch::Tensor;
 
 use crate::kernels::{self, After, Moments, Sums};
-use crate::layout::{Layout, ParamId, Role, StatsId, StatsSpec};
+use crate::layout::{Layout, ParamId, Role, StatsSpec};
 use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS};
 
 /// γ·(x − mean)/√(variance + ε) + β, per channel.
@@ -31,11 +31,11 @@ pub(crate) struct Saved {
 impl BatchNorm {
     pub(crate) fn new(layout: &mut Layout, name: &str, channels: i64, gamma: f64) -> Self {
         let width = usize::try_from(channels).expect("channels are positive");
-        let StatsId(stats) = layout.stats(name.to_owned(), width);
+        let spec = layout.stats(name.to_owned(), width);
         Self {
             gamma: layout.param(format!("{name}.weight"), &[channels], Role::Gamma(gamma)),
             beta: layout.param(format!("{name}.bias"), &[channels], Role::Beta),
-            spec: layout.running()[stats].clone(),
+            spec,
             eps: layout.bn_eps(),
         }
     }

@@ -8,10 +8,6 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParamId(pub(crate) usize);
 
-/// Index of a batch norm's running statistics in the layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct StatsId(pub(crate) usize);
-
 /// What a parameter is; decides its memory order, its initial value and whether LARS adapts it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Role {
@@ -110,10 +106,11 @@ impl Layout {
     }
 
     /// Appends a batch norm's running statistics.
-    pub(crate) fn stats(&mut self, name: String, channels: usize) -> StatsId {
-        self.stats.push(StatsSpec { name, channels, offset: self.stats_len });
+    pub(crate) fn stats(&mut self, name: String, channels: usize) -> StatsSpec {
+        let spec = StatsSpec { name, channels, offset: self.stats_len };
         self.stats_len += 2 * channels;
-        StatsId(self.stats.len() - 1)
+        self.stats.push(spec.clone());
+        spec
     }
 
     /// Parameters, in order.

@@ -1,17 +1,14 @@
 //! Features of a data set: the encoder's representations, or the pixels themselves.
 
-use std::num::NonZero;
 use std::ops::Range;
 
 use indicatif::ProgressBar;
-use lockstep_data::{DataError, Dataset, EvalBatch, EvalBatches, EvalConfig, eval_batches};
+use lockstep_data::{DataError, Dataset, EvalBatch, EvalBatches, eval_batches};
 use lockstep_nn::Byol;
 use lockstep_proto::config::RunConfig;
 
 use crate::commands::progress;
-
-/// Images that the encoder sees at once; bounds memory and changes no figure.
-const BATCH: usize = 256;
+use crate::engine::eval_config;
 
 /// One row of numbers per sample, with its label.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -134,18 +131,6 @@ impl<'a> Views<'a> {
 
     fn batches(self) -> Result<EvalBatches<'a>, DataError> {
         eval_batches(self.dataset, self.range, eval_config(self.config))
-    }
-}
-
-/// How `config` prepares images for evaluation, on all cores.
-pub(crate) fn eval_config(config: &RunConfig) -> EvalConfig {
-    EvalConfig {
-        size: config.data.image_size,
-        resize_short_side: config.data.eval_resize,
-        mean: config.data.mean,
-        std: config.data.std,
-        batch: BATCH,
-        threads: std::thread::available_parallelism().map_or(1, NonZero::get),
     }
 }
 

@@ -13,5 +13,4 @@ mod features;
 pub mod knn;
 
 pub use encoder::{trained, untrained};
-pub(crate) use features::eval_config;
 pub use features::{Features, Views, encode, pixels};
