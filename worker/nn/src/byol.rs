@@ -135,7 +135,7 @@ pub struct Byol {
     next_running: Option<[Running; 2]>,
 }
 
-/// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, probe accuracy.
+/// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, images the probe got right.
 const TAIL_HEAD: usize = 4;
 
 impl Byol {
@@ -298,7 +298,7 @@ impl Byol {
     /// This rank's share of the figures that a step reports.
     fn tail(&self, seen: &Seen, loss: f64, wants_stop: bool) -> Tensor {
         let found = seen.probe.as_ref().map(|(found, _)| *found).unwrap_or_default();
-        let head = [loss, f64::from(u8::from(wants_stop)), found.loss, found.accuracy];
+        let head = [loss, f64::from(u8::from(wants_stop)), found.loss, found.correct];
         let head = Tensor::from_slice(&head).to_device(self.spec.device).to_kind(self.spec.kind);
         Tensor::cat(&[head, loss::spread_sums(&seen.projections)], 0)
     }
@@ -313,7 +313,7 @@ impl Byol {
         Report {
             loss: head[0],
             stop: head[1] > 0.0,
-            probe: self.probe.as_ref().map(|_| (head[2], head[3])),
+            probe: self.probe.as_ref().map(|_| (head[2], head[3] / self.global_batch())),
             z_std: loss::spread(spread, views * self.global_batch()),
         }
     }

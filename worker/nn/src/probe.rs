@@ -22,8 +22,9 @@ pub(crate) struct Probe {
 pub(crate) struct Found {
     /// Σ cross-entropy / N.
     pub(crate) loss: f64,
-    /// Correct / N.
-    pub(crate) accuracy: f64,
+    /// Images classified correctly: a whole number, so that its sum over ranks is exact in f32 and the
+    /// accuracy never above 1.
+    pub(crate) correct: f64,
 }
 
 impl Probe {
@@ -47,8 +48,8 @@ impl Probe {
         let correct = logits_bc.argmax(-1, false).eq_tensor(labels_b).sum(Kind::Double);
         let one_hot = log_p_bc.zeros_like().scatter_value(-1, &index_b1, 1.0);
         let gradient = (log_p_bc.exp() - one_hot) / global_batch;
-        let accuracy = correct.double_value(&[]) / global_batch;
-        (Found { loss: loss / global_batch, accuracy }, gradient)
+        let found = Found { loss: loss / global_batch, correct: correct.double_value(&[]) };
+        (found, gradient)
     }
 
     /// `gradient`: what [`Probe::look`] gave.
@@ -59,5 +60,24 @@ impl Probe {
         gradient: &Tensor,
     ) -> Result<(), CollectiveError> {
         self.linear.backward_weights(pass, representation_bf, gradient)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    #[test]
+    fn images_are_counted_whole_so_that_shares_of_many_ranks_cannot_add_up_to_more_than_all() {
+        let mut layout = Layout::new(1e-5);
+        let probe = Probe::new(&mut layout, 2, 2);
+        let mut params = Store::zeros(layout.params(), layout.len(), Kind::Float, Device::Cpu);
+        params.fill(&layout.params()[0], &[1.0, 0.0, 0.0, 1.0]);
+        let images = Tensor::from_slice(&[3.0_f32, 1.0, 0.0, 2.0, 5.0, 4.0]).view([3, 2]);
+        let labels = Tensor::from_slice(&[0_i64, 1, 0]);
+        let (found, _) = probe.look(&params, &images, &labels, 49.0);
+        assert!((found.correct - 3.0).abs() < f64::EPSILON, "{found:?}");
     }
 }
