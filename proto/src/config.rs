@@ -176,6 +176,8 @@ pub struct Optimizer {
     pub kind: OptimizerKind,
     /// Momentum μ.
     pub momentum: f64,
+    /// Look ahead: step along `g + μ·m` instead of `m`; SGD only.
+    pub nesterov: bool,
     /// Weight decay; not applied to tensors of one dimension.
     pub weight_decay: f64,
     /// Trust coefficient of LARS.

@@ -7,7 +7,7 @@
 
 use ::config::ValueKind;
 
-use crate::config::RunConfig;
+use crate::config::{OptimizerKind, RunConfig};
 use crate::layers::Layers;
 
 /// One row of the configuration table for users.
@@ -135,6 +135,7 @@ pub(crate) const KEYS: &[Key] = &[
 
     key("optimizer.kind", Choice(&["lars", "sgd"]), "the update rule"),
     key("optimizer.momentum", Number(Under(0.0, 1.0)), "the momentum μ"),
+    key("optimizer.nesterov", Flag, "whether SGD's momentum looks ahead (Nesterov): the step is g + μ·m instead of m"),
     key("optimizer.weight_decay", Number(SHARE), "the weight decay; biases and batch norm have none"),
     key("optimizer.trust", Number(POSITIVE_SHARE), "the trust coefficient of LARS"),
 
@@ -306,6 +307,12 @@ pub(crate) const RULES: &[Rule] = &[
         holds: |c| c.knn.k < c.knn.samples,
     },
     Rule {
+        keys: &["optimizer.nesterov", "optimizer.kind"],
+        sentence: "Nesterov momentum is defined for SGD only; set the first to false or the second \
+                   to sgd",
+        holds: |c| !c.optimizer.nesterov || c.optimizer.kind == OptimizerKind::Sgd,
+    },
+    Rule {
         keys: &["control.lease_ms", "control.heartbeat_ms"],
         sentence: "the lease must be over two heartbeats, so that a late one loses no worker; \
                    raise the first or lower the second",
@@ -333,7 +340,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::config::{Arch, Dtype, Init, OptimizerKind, Stem};
+    use crate::config::{Arch, Dtype, Init, Stem};
 
     #[test]
     fn the_table_has_the_keys_of_the_types_in_their_order() {

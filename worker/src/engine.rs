@@ -66,6 +66,7 @@ fn optimizer(optimizer: &config::Optimizer) -> Optimizer {
             OptimizerKind::Sgd => None,
         },
         momentum: optimizer.momentum,
+        nesterov: optimizer.nesterov,
         weight_decay: optimizer.weight_decay,
     }
 }

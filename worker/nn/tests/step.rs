@@ -22,7 +22,7 @@ fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
         init: Init::FanIn,
         bn_eps: 1e-5,
         bn_decay: 0.9,
-        optimizer: Optimizer { trust: None, momentum: 0.0, weight_decay: 0.0 },
+        optimizer: Optimizer { trust: None, momentum: 0.0, nesterov: false, weight_decay: 0.0 },
         global_batch: BATCH,
         bucket_elements: 1000,
         kind: Kind::Double,
