@@ -67,6 +67,8 @@ pub struct Model {
     pub predictor_hidden: u32,
     /// Initial weights of convolutions and linear layers.
     pub init: Init,
+    /// Initial weights of the target network.
+    pub target_init: TargetInit,
     /// Initial gamma of the last batch norm of every residual block; 1 in the paper's results, 0 in the authors' code.
     pub last_gamma: f64,
     /// Added to the variance in batch norm.
@@ -108,6 +110,16 @@ pub enum Init {
     FanIn,
     /// Convolutions `√(2/fan_out)`, torchvision's ResNet; linear layers `1/√fan_in`.
     He,
+}
+
+/// Initial weights of the target network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetInit {
+    /// Those of the online network.
+    Copy,
+    /// Drawn like those of the online network, independently of them.
+    Independent,
 }
 
 /// Element type of the engine.
@@ -208,8 +220,24 @@ pub struct Schedule {
     pub base_learning_rate: f64,
     /// Linear warm-up of η in passes over the data; `W = ⌊warmup_data_epochs·S/N⌋`.
     pub warmup_data_epochs: f64,
-    /// τ at step 0.
+    /// τ at step 0; also of all others where `decay_mode` is constant.
     pub base_decay: f64,
+    /// How τ changes during the run.
+    pub decay_mode: DecayMode,
+    /// Use `base_decay^κ`, κ = N / `reference_batch`, so that the target forgets as much per image.
+    pub scale_tau: bool,
+    /// Batch that `base_decay` refers to, where `scale_tau` is set.
+    pub reference_batch: u32,
+}
+
+/// How τ changes during the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayMode {
+    /// Rises from the base to 1 along a cosine.
+    Cosine,
+    /// Stays at the base: 1 is a target that never moves, 0 one that is the online network.
+    Constant,
 }
 
 /// `[probe]`

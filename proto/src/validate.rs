@@ -108,6 +108,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("model.projection_dim", Whole(1, 65536), "the number of dimensions of projection and prediction"),
     key("model.predictor_hidden", Whole(1, 65536), "the number of hidden units of the predictor"),
     key("model.init", Choice(&["fan_in", "he"]), "the distribution of initial weights: `fan_in` the authors' code, `he` torchvision's"),
+    key("model.target_init", Choice(&["copy", "independent"]), "the target's initial weights: a `copy` of the online network's, or an `independent` draw"),
     key("model.last_gamma", Number(SHARE), "the initial gamma of the last batch norm of every residual block"),
     key("model.bn_eps", Number(Closed(1e-12, 0.1)), "the number added to the variance in batch norm"),
     key("model.bn_decay", Number(SHARE), "the share of the old running average that a batch-norm update keeps"),
@@ -144,7 +145,10 @@ pub(crate) const KEYS: &[Key] = &[
     key("schedule.steps", Whole(0, MAX_STEPS), "the length of the run in optimizer steps; at 0 `schedule.data_epochs` decides"),
     key("schedule.base_learning_rate", Number(Over(0.0, 1000.0)), "the learning rate η at a batch of 256; the peak is this times N / 256"),
     key("schedule.warmup_data_epochs", Number(Closed(0.0, 1e6)), "the linear warm-up of η in passes over the data"),
-    key("schedule.base_decay", Number(SHARE), "the decay τ of the target network at step 0"),
+    key("schedule.base_decay", Number(SHARE), "the decay τ of the target network at step 0; 1 keeps the target, 0 makes it the online network"),
+    key("schedule.decay_mode", Choice(&["cosine", "constant"]), "how τ goes on: `cosine` rises to 1 at the end, `constant` stays"),
+    key("schedule.scale_tau", Flag, "whether the base of τ is raised to the power of N / `schedule.reference_batch`"),
+    key("schedule.reference_batch", Whole(1, 1_048_576), "the batch that the base of τ refers to, with `schedule.scale_tau`"),
 
     key("probe.enabled", Flag, "whether a linear classifier is trained along, where the data has labels"),
 
@@ -340,7 +344,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::config::{Arch, Dtype, Init, Stem};
+    use crate::config::{Arch, DecayMode, Dtype, Init, Stem, TargetInit};
 
     #[test]
     fn the_table_has_the_keys_of_the_types_in_their_order() {
@@ -355,8 +359,10 @@ mod tests {
             ("model.arch", words::<Arch>()),
             ("model.stem", words::<Stem>()),
             ("model.init", words::<Init>()),
+            ("model.target_init", words::<TargetInit>()),
             ("model.dtype", words::<Dtype>()),
             ("optimizer.kind", words::<OptimizerKind>()),
+            ("schedule.decay_mode", words::<DecayMode>()),
         ] {
             let Choice(words) = find(key).unwrap().kind else { panic!("{key} is no choice") };
             assert_eq!(words, variants, "{key}");

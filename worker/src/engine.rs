@@ -3,7 +3,7 @@
 use std::num::NonZero;
 
 use lockstep_data::{EvalConfig, OrderConfig, ViewRecipe};
-use lockstep_nn::{Init, ModelSpec, Optimizer, ResNetSpec, Stem};
+use lockstep_nn::{Init, ModelSpec, Optimizer, ResNetSpec, Stem, TargetInit};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
 
@@ -27,6 +27,10 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
         init: match model.init {
             config::Init::FanIn => Init::FanIn,
             config::Init::He => Init::He,
+        },
+        target_init: match model.target_init {
+            config::TargetInit::Copy => TargetInit::Copy,
+            config::TargetInit::Independent => TargetInit::Independent,
         },
         bn_eps: model.bn_eps,
         bn_decay: model.bn_decay,

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::gradients::Gradients;
 use crate::head::{self, Head};
-use crate::init::{self, Init};
+use crate::init::{self, Init, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
 use crate::optimizer::Optimizer;
@@ -32,6 +32,8 @@ pub struct ModelSpec {
     pub classes: Option<i64>,
     /// Initial weights.
     pub init: Init,
+    /// Initial weights of the target.
+    pub target_init: TargetInit,
     /// ε of batch norm.
     pub bn_eps: f64,
     /// Share of the old running average that a batch-norm update keeps.
@@ -139,7 +141,7 @@ pub struct Byol {
 const TAIL_HEAD: usize = 4;
 
 impl Byol {
-    /// A model with initial weights drawn from `seed`; the target starts as a copy of the online network.
+    /// A model with initial weights drawn from `seed`.
     ///
     /// # Panics
     ///
@@ -184,8 +186,16 @@ impl Byol {
         for (index, param) in self.layout.params().iter().enumerate() {
             self.online.fill(param, &init::values(param, index, seed, self.spec.init));
         }
-        let copied = self.online.stretch(0, self.target.flat().numel());
-        self.target.flat_mut().copy_(&copied);
+        let len = self.target.flat().numel();
+        match self.spec.target_init {
+            TargetInit::Copy => self.target.flat_mut().copy_(&self.online.stretch(0, len)),
+            TargetInit::Independent => {
+                let params = self.layout.params().iter().take_while(|param| param.offset < len);
+                for (index, param) in (init::TARGET..).zip(params) {
+                    self.target.fill(param, &init::values(param, index, seed, self.spec.init));
+                }
+            }
+        }
     }
 
     /// What the model was made from.

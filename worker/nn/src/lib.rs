@@ -38,7 +38,7 @@ mod store;
 mod tensor;
 
 pub use byol::{Byol, Communicators, ModelSpec, Report, Views};
-pub use init::Init;
+pub use init::{Init, TargetInit};
 pub use layout::{Layout, ParamId, ParamSpec, Role, StatsSpec};
 pub use optimizer::Optimizer;
 pub use resnet::{BlockKind, ResNetSpec, Stem};

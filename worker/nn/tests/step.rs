@@ -5,7 +5,7 @@
 use lockstep_collective::Solo;
 use lockstep_nn::{
     BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, ParamSpec, Rates,
-    ResNetSpec, Stem, Views, host, step,
+    ResNetSpec, Stem, TargetInit, Views, host, step,
 };
 use tch::{Device, Kind};
 
@@ -20,6 +20,7 @@ fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
         predictor_hidden: 7,
         classes: Some(3),
         init: Init::FanIn,
+        target_init: TargetInit::Copy,
         bn_eps: 1e-5,
         bn_decay: 0.9,
         optimizer: Optimizer { trust: None, momentum: 0.0, nesterov: false, weight_decay: 0.0 },
@@ -133,6 +134,26 @@ fn the_target_follows_the_new_online_weights_and_covers_biases() {
     }
     let bias = model.layout().params().iter().find(|p| p.name == "projector.0.bias").unwrap();
     assert!(target[bias.offset..bias.offset + bias.len()].iter().any(|&x| x != 0.0));
+}
+
+#[test]
+fn a_decay_of_one_keeps_a_random_target_and_one_of_zero_makes_it_the_online_network() {
+    let flat = |model: &Byol, index: usize| host::<f64>(model.state()[index].1).to_vec();
+    let spec =
+        ModelSpec { target_init: TargetInit::Independent, ..spec(BlockKind::Basic, Stem::Small) };
+    let mut model = Byol::new(spec.clone(), 3);
+    let random = flat(&model, 1);
+    let weight = &model.layout().params()[0];
+    assert_ne!(random[..weight.len()], flat(&model, 0)[..weight.len()]);
+    assert_eq!(random, flat(&Byol::new(spec.clone(), 3), 1), "it is drawn from the seed");
+    let mut step_with = |decay| {
+        let rates = Rates { learning_rate: 0.3, decay };
+        step(&mut model, &views(&spec), rates, false, &mut alone()).unwrap();
+        (flat(&model, 0), flat(&model, 1))
+    };
+    assert_eq!(step_with(1.0).1, random);
+    let (online, target) = step_with(0.0);
+    assert_eq!(target, online[..target.len()]);
 }
 
 #[test]
