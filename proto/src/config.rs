@@ -59,6 +59,8 @@ pub struct Model {
     pub width: f64,
     /// First layers.
     pub stem: Stem,
+    /// What lies around an image in convolutions and max-pool.
+    pub padding: Padding,
     /// Hidden units of the projector.
     pub projector_hidden: u32,
     /// Dimensions of projection and prediction.
@@ -100,6 +102,16 @@ pub enum Stem {
     Imagenet,
     /// 3×3/1 convolution, no pool, for small images.
     Small,
+}
+
+/// What lies around an image in convolutions and max-pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Padding {
+    /// Half of the kernel on all sides, as in torchvision: weights move both ways.
+    Torchvision,
+    /// TensorFlow's `SAME`, as in the authors' code: for their weights.
+    Same,
 }
 
 /// Distribution of initial weights; all truncated at two standard deviations.

@@ -104,6 +104,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("model.arch", Choice(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]), "the encoder"),
     key("model.width", Number(Closed(0.0625, 4.0)), "the factor on every channel count of the encoder"),
     key("model.stem", Choice(&["imagenet", "small"]), "the first layers: `imagenet` 7×7/2 and max-pool, `small` 3×3/1 for small images"),
+    key("model.padding", Choice(&["torchvision", "same"]), "the padding of strided convolutions and max-pool: as `torchvision`, or TensorFlow's `same` as the authors' code"),
     key("model.projector_hidden", Whole(1, 65536), "the number of hidden units of the projector"),
     key("model.projection_dim", Whole(1, 65536), "the number of dimensions of projection and prediction"),
     key("model.predictor_hidden", Whole(1, 65536), "the number of hidden units of the predictor"),
@@ -344,7 +345,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::config::{Arch, DecayMode, Dtype, Init, Stem, TargetInit};
+    use crate::config::{Arch, DecayMode, Dtype, Init, Padding, Stem, TargetInit};
 
     #[test]
     fn the_table_has_the_keys_of_the_types_in_their_order() {
@@ -358,6 +359,7 @@ mod tests {
         for (key, variants) in [
             ("model.arch", words::<Arch>()),
             ("model.stem", words::<Stem>()),
+            ("model.padding", words::<Padding>()),
             ("model.init", words::<Init>()),
             ("model.target_init", words::<TargetInit>()),
             ("model.dtype", words::<Dtype>()),

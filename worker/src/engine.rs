@@ -3,7 +3,7 @@
 use std::num::NonZero;
 
 use lockstep_data::{EvalConfig, OrderConfig, ViewRecipe};
-use lockstep_nn::{Init, ModelSpec, Optimizer, ResNetSpec, Stem, TargetInit};
+use lockstep_nn::{Init, ModelSpec, Optimizer, Padding, ResNetSpec, Stem, TargetInit};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
 
@@ -57,6 +57,10 @@ fn encoder(model: &config::Model) -> ResNetSpec {
         stem: match model.stem {
             config::Stem::Imagenet => Stem::Imagenet,
             config::Stem::Small => Stem::Small,
+        },
+        padding: match model.padding {
+            config::Padding::Torchvision => Padding::Torchvision,
+            config::Padding::Same => Padding::Same,
         },
         last_gamma: model.last_gamma,
         ..published

@@ -36,6 +36,7 @@ mod resnet;
 mod step;
 mod store;
 mod tensor;
+mod window;
 
 pub use byol::{Byol, Communicators, ModelSpec, Report, Views};
 pub use init::{Init, TargetInit};
@@ -44,3 +45,4 @@ pub use optimizer::Optimizer;
 pub use resnet::{BlockKind, ResNetSpec, Stem};
 pub use step::{Outcome, Rates, step};
 pub use tensor::{Scalar, host, host_bytes, keep_freed_memory};
+pub use window::Padding;

@@ -4,7 +4,7 @@
 
 use lockstep_collective::Solo;
 use lockstep_nn::{
-    BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, ParamSpec, Rates,
+    BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, Padding, ParamSpec, Rates,
     ResNetSpec, Stem, TargetInit, Views, host, step,
 };
 use tch::{Device, Kind};
@@ -14,7 +14,14 @@ const BATCH: u32 = 6;
 
 fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
     ModelSpec {
-        encoder: ResNetSpec { block, stages: [1, 1, 1, 1], width: 0.0625, stem, last_gamma: 0.5 },
+        encoder: ResNetSpec {
+            block,
+            stages: [1, 1, 1, 1],
+            width: 0.0625,
+            stem,
+            padding: Padding::Torchvision,
+            last_gamma: 0.5,
+        },
         projector_hidden: 12,
         projection_dim: 5,
         predictor_hidden: 7,
@@ -62,8 +69,7 @@ fn nudge(model: &mut Byol, element: i64, by: f64) {
 }
 
 /// With plain SGD at η = 1, a step moves θ by −gradient: compare that with the slope of the loss.
-fn gradients_match_finite_differences(block: BlockKind, stem: Stem) {
-    let spec = spec(block, stem);
+fn gradients_match_finite_differences(spec: ModelSpec) {
     let views = views(&spec);
     let mut model = Byol::new(spec.clone(), 3);
     let online = |model: &Byol| host::<f64>(model.state()[0].1).to_vec();
@@ -97,12 +103,19 @@ fn gradients_match_finite_differences(block: BlockKind, stem: Stem) {
 
 #[test]
 fn every_gradient_of_a_basic_network_with_a_small_stem_matches_finite_differences() {
-    gradients_match_finite_differences(BlockKind::Basic, Stem::Small);
+    gradients_match_finite_differences(spec(BlockKind::Basic, Stem::Small));
 }
 
 #[test]
 fn every_gradient_of_a_bottleneck_network_with_an_imagenet_stem_matches_finite_differences() {
-    gradients_match_finite_differences(BlockKind::Bottleneck, Stem::Imagenet);
+    gradients_match_finite_differences(spec(BlockKind::Bottleneck, Stem::Imagenet));
+}
+
+#[test]
+fn every_gradient_with_same_padding_matches_finite_differences() {
+    let mut spec = spec(BlockKind::Bottleneck, Stem::Imagenet);
+    spec.encoder.padding = Padding::Same;
+    gradients_match_finite_differences(spec);
 }
 
 #[test]
