@@ -99,6 +99,7 @@ impl ConvBn {
     }
 
     fn convolve(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+        let _span = tracing::trace_span!("convolution").entered();
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         x.conv2d(weight, None::<&Tensor>, stride, padding, [1, 1], 1)
     }
