@@ -37,6 +37,8 @@ pub enum Command {
     Eval(commands::eval::EvalArgs),
     /// Write a report of a run as one HTML file.
     Report(commands::report::ReportArgs),
+    /// Measure this machine.
+    Bench(commands::bench::BenchArgs),
 }
 
 /// One rank of a run. Everything that decides what is computed comes from the coordinator.

@@ -3,12 +3,12 @@
 //! Forward sends one message per layer, with Σx and Σx² of all streams; backward one, with Σg and Σg·x̂.
 //! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks.
 
-use lockstep_collective::{CollectiveError, Reduction};
+use lockstep_collective::CollectiveError;
 use tch::Tensor;
 
 use crate::kernels::{self, After, Moments, Sums};
 use crate::layout::{Layout, ParamId, Role, StatsSpec};
-use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS};
+use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS, sum_over_ranks};
 
 /// γ·(x − mean)/√(variance + ε) + β, per channel.
 #[derive(Debug)]
@@ -58,8 +58,9 @@ impl BatchNorm {
             .zip(&moments)
             .enumerate()
             .map(|(stream, (x, moments))| {
-                let affine = (pass.param(stream, self.gamma), pass.param(stream, self.beta));
-                kernels::normalize(x, moments, affine, after(stream))
+                let params = pass.networks[stream].params;
+                let (gamma, beta) = (params.values(self.gamma), params.values(self.beta));
+                kernels::normalize(x, moments, (&gamma, &beta), after(stream))
             })
             .collect();
         let relu = !matches!(after(0), After::Nothing);
@@ -80,17 +81,14 @@ impl BatchNorm {
     ) -> Result<(Tensor, Tensor), CollectiveError> {
         let Saved { x, y, moments } = saved;
         let moments = moments.as_ref().expect("there is a stream 0");
-        if let Some(y) = y {
-            kernels::mask(&mut dy, y);
-        }
-        let mut sums = kernels::gradient_sums(&dy, x, moments);
+        let mut sums = kernels::gradient_sums(&mut dy, y.as_ref(), x, moments);
         let [d_beta, d_gamma] = [0, 1].map(|which| self.over_views(&sums, which));
         pass.sink.put_host(self.beta, &d_beta)?;
         pass.sink.put_host(self.gamma, &d_gamma)?;
-        pass.comm.all_reduce(sums.as_mut_slice().into(), Reduction::Sum)?;
+        sum_over_ranks(pass.comm, &mut sums)?;
         let count = pass.global_batch * spatial(x);
-        let gamma = pass.params.get(self.gamma);
-        let dx = kernels::input_gradient(&dy, x, moments, gamma, (&sums, count));
+        let gamma = pass.params.values(self.gamma);
+        let dx = kernels::input_gradient(&dy, x, moments, &gamma, (&sums, count));
         Ok((dx, dy))
     }
 

@@ -64,7 +64,7 @@ impl Forward<'_> {
 impl BatchStatistics<'_> {
     /// Sums `values` over the ranks.
     pub(crate) fn reduce(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        self.comm.all_reduce(values.into(), Reduction::Sum)
+        sum_over_ranks(self.comm, values)
     }
 
     /// Moves the running averages of one stream by one view's mean and (biased) variance over `count`
@@ -86,6 +86,15 @@ impl BatchStatistics<'_> {
             *old = decay * *old + (1.0 - decay) * new * unbiased;
         }
     }
+}
+
+/// Sums statistics over the ranks, and waits for them.
+pub(crate) fn sum_over_ranks(
+    comm: &mut dyn Collective,
+    values: &mut [f64],
+) -> Result<(), CollectiveError> {
+    let _span = tracing::trace_span!("statistics").entered();
+    comm.all_reduce(values.into(), Reduction::Sum)
 }
 
 /// A backward pass of the online network.

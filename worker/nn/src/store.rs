@@ -42,6 +42,12 @@ impl Store {
         &mut self.views[id.0]
     }
 
+    /// One parameter's values in memory order, on the host.
+    pub(crate) fn values(&self, id: ParamId) -> Vec<f64> {
+        let values = self.get(id).to_device(Device::Cpu).to_kind(Kind::Double);
+        Vec::try_from(values.view([-1])).expect("a dense f64 tensor becomes a vector")
+    }
+
     /// Elements `first..first + len` as a tensor that shares memory.
     pub(crate) fn stretch(&self, first: usize, len: usize) -> Tensor {
         self.flat.narrow(0, signed(first), signed(len))

@@ -29,6 +29,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn convolve(self, x: &Tensor, weight: &Tensor) -> Tensor {
+        let _span = tracing::trace_span!("convolution").entered();
         let (x, padding) = self.pad(x, 0.0);
         x.conv2d(weight, None::<&Tensor>, [self.stride; 2], [padding; 2], [1, 1], 1)
     }

@@ -9,10 +9,10 @@
 
 mod aten;
 mod host;
+mod number;
 
+use half::bf16;
 use tch::{Device, Kind, Tensor};
-
-use crate::tensor::Scalar;
 
 /// Per-channel sums over the rows of each group, laid out `[group][which][channel]`; two sums per channel.
 pub(crate) type Sums = Vec<f64>;
@@ -36,13 +36,15 @@ pub(crate) enum After<'a> {
 }
 
 macro_rules! on_device {
-    ($x:expr, $name:ident ( $($arg:expr),* )) => {
+    ($x:expr, $name:ident ( $($arg:expr),* )) => {{
+        let _span = tracing::trace_span!("batch_norm").entered();
         match ($x.device(), $x.kind()) {
             (Device::Cpu, Kind::Float) => host::$name::<f32>($($arg),*),
+            (Device::Cpu, Kind::BFloat16) => host::$name::<bf16>($($arg),*),
             (Device::Cpu, Kind::Double) => host::$name::<f64>($($arg),*),
             _ => aten::$name($($arg),*),
         }
-    };
+    }};
 }
 
 /// Σx and Σx² of every channel, per group.
@@ -50,24 +52,25 @@ pub(crate) fn sums(x: &Tensor, groups: usize) -> Sums {
     on_device!(x, sums(x, groups))
 }
 
-/// `y = after(γ·(x − mean)·inv_std + β)`.
+/// `y = after(γ·(x − mean)·inv_std + β)`; `affine` = (γ, β).
 pub(crate) fn normalize(
     x: &Tensor,
     moments: &Moments,
-    affine: (&Tensor, &Tensor),
+    affine: (&[f64], &[f64]),
     after: After<'_>,
 ) -> Tensor {
     on_device!(x, normalize(x, moments, affine, after))
 }
 
-/// Sets `dy` to 0 where the ReLU's output `y` is 0.
-pub(crate) fn mask(dy: &mut Tensor, y: &Tensor) {
-    on_device!(y, mask(dy, y));
-}
-
-/// Σg and Σg·x̂ of every channel, per group, where `x̂ = (x − mean)·inv_std`.
-pub(crate) fn gradient_sums(g: &Tensor, x: &Tensor, moments: &Moments) -> Sums {
-    on_device!(x, gradient_sums(g, x, moments))
+/// Σg and Σg·x̂ of every channel, per group, where `x̂ = (x − mean)·inv_std`. Where a ReLU followed, `y` is
+/// what it gave, and `g` is first set to 0 where `y` is 0.
+pub(crate) fn gradient_sums(
+    g: &mut Tensor,
+    y: Option<&Tensor>,
+    x: &Tensor,
+    moments: &Moments,
+) -> Sums {
+    on_device!(x, gradient_sums(g, y, x, moments))
 }
 
 /// Gradient of batch norm with respect to its input.
@@ -82,7 +85,7 @@ pub(crate) fn input_gradient(
     g: &Tensor,
     x: &Tensor,
     moments: &Moments,
-    gamma: &Tensor,
+    gamma: &[f64],
     (sums, count): (&Sums, f64),
 ) -> Tensor {
     on_device!(x, input_gradient(g, x, moments, gamma, (sums, count)))
@@ -105,43 +108,6 @@ pub(crate) fn channels(x: &Tensor) -> usize {
 /// An uninitialised tensor of the same shape, kind and memory order.
 fn like(x: &Tensor) -> Tensor {
     x.empty_like()
-}
-
-/// Arithmetic that the host loops need of an element.
-pub(crate) trait Number:
-    Scalar
-    + std::ops::Add<Output = Self>
-    + std::ops::Sub<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + PartialOrd
-{
-    /// 0.
-    const ZERO: Self;
-    /// Rounds.
-    fn from_f64(x: f64) -> Self;
-    /// Exact.
-    fn to_f64(self) -> f64;
-}
-
-impl Number for f32 {
-    const ZERO: Self = 0.0;
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
-    fn from_f64(x: f64) -> Self {
-        x as Self
-    }
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
-}
-
-impl Number for f64 {
-    const ZERO: Self = 0.0;
-    fn from_f64(x: f64) -> Self {
-        x
-    }
-    fn to_f64(self) -> f64 {
-        self
-    }
 }
 
 #[cfg(test)]
