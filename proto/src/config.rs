@@ -224,6 +224,8 @@ pub enum OptimizerKind {
 pub struct Schedule {
     /// N: images per optimizer step over all ranks.
     pub global_batch: u32,
+    /// A: micro-batches that a step walks one after the other; batch norm sees one at a time.
+    pub accumulate: u32,
     /// Length of the run in passes over the data; `K = ⌊data_epochs·S/N⌋`.
     pub data_epochs: f64,
     /// Length in optimizer steps instead; 0: `data_epochs` decides.

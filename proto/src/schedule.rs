@@ -243,6 +243,7 @@ mod tests {
     fn section(data_epochs: f64, base_learning_rate: f64, base_decay: f64) -> config::Schedule {
         config::Schedule {
             global_batch: 4096,
+            accumulate: 1,
             data_epochs,
             steps: 0,
             base_learning_rate,

@@ -142,6 +142,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("optimizer.trust", Number(POSITIVE_SHARE), "the trust coefficient of LARS"),
 
     key("schedule.global_batch", Whole(2, 1_048_576), "the number of images per optimizer step over all ranks (N)"),
+    key("schedule.accumulate", Whole(1, 65536), "the number of micro-batches whose gradients make a step; batch norm is over one of them"),
     key("schedule.data_epochs", Number(Over(0.0, 1e6)), "the length of the run in passes over the data"),
     key("schedule.steps", Whole(0, MAX_STEPS), "the length of the run in optimizer steps; at 0 `schedule.data_epochs` decides"),
     key("schedule.base_learning_rate", Number(Over(0.0, 1000.0)), "the learning rate η at a batch of 256; the peak is this times N / 256"),
@@ -293,6 +294,17 @@ pub(crate) const RULES: &[Rule] = &[
         sentence: "the lanes must divide the global batch, so that each gives as many images to \
                    every step; change one of them",
         holds: |c| c.schedule.global_batch.is_multiple_of(c.data.lanes),
+    },
+    Rule {
+        keys: &["schedule.accumulate", "data.lanes", "schedule.global_batch"],
+        sentence: "every lane must give as many images to each micro-batch: the first must divide \
+                   the third divided by the second; lower the micro-batches or the lanes",
+        holds: |c| (c.schedule.global_batch / c.data.lanes).is_multiple_of(c.schedule.accumulate),
+    },
+    Rule {
+        keys: &["schedule.accumulate", "schedule.global_batch"],
+        sentence: "batch norm needs two images or more; lower the micro-batches or raise the batch",
+        holds: |c| c.schedule.global_batch / c.schedule.accumulate >= 2,
     },
     Rule {
         keys: &["data.lanes", "run.world"],

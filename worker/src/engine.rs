@@ -36,6 +36,8 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
         bn_decay: model.bn_decay,
         optimizer: optimizer(&config.optimizer),
         global_batch: config.schedule.global_batch,
+        lanes: config.data.lanes,
+        accumulate: config.schedule.accumulate,
         bucket_elements: config.collective.bucket_mib as usize * (1 << 20) / element_bytes,
         kind,
         device,

@@ -2,41 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
 
-use lockstep_collective::Solo;
 use lockstep_nn::{
-    BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, Padding, ParamSpec, Rates,
-    ResNetSpec, Stem, TargetInit, Views, host, step,
+    BlockKind, Byol, ModelSpec, Outcome, Padding, ParamSpec, Rates, ResNetSpec, Stem, TargetInit,
+    Views, host, step,
 };
-use tch::{Device, Kind};
+use tch::Kind;
 
-const SIDE: u32 = 8;
-const BATCH: u32 = 6;
+mod support;
 
-fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
-    ModelSpec {
-        encoder: ResNetSpec {
-            block,
-            stages: [1, 1, 1, 1],
-            width: 0.0625,
-            stem,
-            padding: Padding::Torchvision,
-            last_gamma: 0.5,
-        },
-        projector_hidden: 12,
-        projection_dim: 5,
-        predictor_hidden: 7,
-        classes: Some(3),
-        init: Init::FanIn,
-        target_init: TargetInit::Copy,
-        bn_eps: 1e-5,
-        bn_decay: 0.9,
-        optimizer: Optimizer { trust: None, momentum: 0.0, nesterov: false, weight_decay: 0.0 },
-        global_batch: BATCH,
-        bucket_elements: 1000,
-        kind: Kind::Double,
-        device: Device::Cpu,
-    }
-}
+use support::{BATCH, SIDE, alone, spec};
 
 fn pixels(seed: f32) -> Vec<f32> {
     let count = u16::try_from(BATCH * SIDE * SIDE * 3).unwrap();
@@ -45,10 +19,6 @@ fn pixels(seed: f32) -> Vec<f32> {
 
 fn views(spec: &ModelSpec) -> Views {
     Views::new([&pixels(0.0), &pixels(5.0)], &[0, 1, 2, 0, 1, 2], SIDE, spec)
-}
-
-fn alone() -> Communicators {
-    Communicators { statistics: Box::new(Solo::default()), gradients: Box::new(Solo::default()) }
 }
 
 /// Loss of BYOL and of the probe; the probe's is stopped before the encoder, so they are told apart.
