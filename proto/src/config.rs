@@ -300,6 +300,8 @@ pub struct Control {
     pub lease_ms: u32,
     /// Steps between comparisons of all ranks' digests; 0: only at checkpoints.
     pub digest_every: u64,
+    /// Steps in a row that are skipped, since something was not finite, before the run fails.
+    pub max_skipped_steps: u32,
 }
 
 /// `[collective]`

@@ -295,6 +295,15 @@ impl Trainer {
         for replaced in &batch.replaced {
             tracing::warn!(sample = replaced.wanted.0, by = replaced.used.0, reason = %replaced.reason, "sample replaced");
         }
+        if !applied {
+            let samples: Vec<u64> = batch.sample_ids.iter().map(|id| id.0).collect();
+            tracing::warn!(
+                step = step.0,
+                cursor = batch.cursor,
+                ?samples,
+                "step skipped: not finite"
+            );
+        }
         let report = StepReport {
             step,
             cursor: Cursor(batch.cursor),

@@ -244,8 +244,8 @@ impl Core {
         }
     }
 
-    /// Ranks hold different states: nobody knows which is right, so the run ends.
-    pub(crate) fn drifted(&mut self, culprits: Vec<Rank>, reason: String) {
+    /// Going on makes no sense, in this world or another: the run ends.
+    pub(crate) fn give_up(&mut self, culprits: Vec<Rank>, reason: String) {
         let Some(generation) = self.live().map(|world| world.generation) else { return };
         self.abort_members(generation, culprits, &reason);
         self.fail(reason);
