@@ -77,6 +77,8 @@ pub struct Model {
     pub bn_eps: f64,
     /// Share of the old running average kept by a batch-norm update.
     pub bn_decay: f64,
+    /// Lanes that batch norm normalizes together, dealt to one worker; 0: all lanes of all workers.
+    pub bn_group: u32,
     /// Numbers that the engine computes in.
     pub dtype: Dtype,
 }

@@ -113,6 +113,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("model.last_gamma", Number(SHARE), "the initial gamma of the last batch norm of every residual block"),
     key("model.bn_eps", Number(Closed(1e-12, 0.1)), "the number added to the variance in batch norm"),
     key("model.bn_decay", Number(SHARE), "the share of the old running average that a batch-norm update keeps"),
+    key("model.bn_group", Whole(0, 4096), "the number of lanes that batch norm normalizes together, within a worker; 0 for the whole batch of all workers"),
     key("model.dtype", Choice(&["f32", "f64"]), "the type of number that the engine computes in; `f64` is for tests of exactness"),
 
     key("data.image_size", Whole(8, 1024), "the side of the square views, in pixels"),
@@ -311,6 +312,27 @@ pub(crate) const RULES: &[Rule] = &[
         keys: &["data.lanes", "run.world"],
         sentence: "every worker needs a lane; raise the lanes or start fewer workers",
         holds: |c| c.data.lanes >= c.run.world,
+    },
+    Rule {
+        keys: &["model.bn_group", "data.lanes"],
+        sentence: "the groups of batch norm are made of whole lanes: the first must divide the \
+                   second; change one of them",
+        holds: |c| c.model.bn_group == 0 || c.data.lanes.is_multiple_of(c.model.bn_group),
+    },
+    Rule {
+        keys: &["model.bn_group", "data.lanes", "run.world"],
+        sentence: "every worker needs a whole group of batch norm; lower the first, raise the lanes \
+                   or start fewer workers",
+        holds: |c| c.model.bn_group == 0 || c.data.lanes / c.model.bn_group >= c.run.world,
+    },
+    Rule {
+        keys: &["model.bn_group", "data.lanes", "schedule.accumulate", "schedule.global_batch"],
+        sentence: "a group of batch norm needs two images or more of a micro-batch; raise the first \
+                   or lower the second or third",
+        holds: |c| {
+            let slots = c.schedule.global_batch / c.data.lanes / c.schedule.accumulate;
+            c.model.bn_group == 0 || u64::from(c.model.bn_group) * u64::from(slots) >= 2
+        },
     },
     Rule {
         keys: &["data.eval_resize", "data.image_size"],

@@ -52,7 +52,7 @@ fn the_ranks_of_any_world_read_the_same_samples_at_every_step() {
     for cursor in 0..12 {
         let whole = order.batch(cursor, 0..64);
         for world in [2, 3, 5] {
-            let ranks = deal_lanes(64, world);
+            let ranks = deal_lanes(64, 1, world);
             let parts: Vec<_> = ranks
                 .iter()
                 .flat_map(|lanes| order.batch(cursor, lanes.first..lanes.first + lanes.count))

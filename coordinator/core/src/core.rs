@@ -176,7 +176,7 @@ impl Core {
         let plan = self.plan.as_ref().expect("admitting a worker made the plan");
         let (world, sessions) = draw_up(
             &self.roster,
-            self.settings.config.data.lanes,
+            &self.settings.config,
             Generation(self.generation.0 + 1),
             &self.settings.seed,
             plan.total_steps(),

@@ -11,7 +11,7 @@ use crate::init::{self, Init, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
 use crate::optimizer::Optimizer;
-use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS};
+use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS};
 use crate::probe::{Found, Probe};
 use crate::resnet::{self, ResNet, ResNetSpec};
 use crate::store::{Running, Store, signed};
@@ -39,6 +39,8 @@ pub struct ModelSpec {
     pub bn_eps: f64,
     /// Share of the old running average that a batch-norm update keeps.
     pub bn_decay: f64,
+    /// Lanes that batch norm normalizes together, all on one rank; 0: all lanes of all ranks.
+    pub bn_group: u32,
     /// Update rule.
     pub optimizer: Optimizer,
     /// N: images of one view over all ranks.
@@ -94,6 +96,7 @@ pub(crate) struct Seen {
 /// What backward needs.
 pub(crate) struct Tape {
     turn: Turn,
+    grouping: Grouping,
     encoder: resnet::Saved,
     projector: head::Saved,
     predictor: head::Saved,
@@ -197,11 +200,6 @@ impl Byol {
         f64::from(self.spec.global_batch)
     }
 
-    /// N / A: images of one view over all ranks that go through the networks at once.
-    fn micro_batch(&self) -> f64 {
-        f64::from(self.spec.global_batch / self.spec.accumulate)
-    }
-
     /// Walks both networks over both views in one wave.
     pub(crate) fn forward(
         &mut self,
@@ -210,27 +208,25 @@ impl Byol {
     ) -> Result<(Seen, Tape), CollectiveError> {
         let _span = tracing::info_span!("forward").entered();
         let next = self.next_running.take().filter(|_| !part.turn.first);
+        let next = next.unwrap_or_else(|| self.running.clone()).into();
+        let rows = part.images_vbchw.size()[0] / signed(VIEWS);
+        let grouping = Grouping::new(&self.spec, rows);
+        let comm = comm.statistics.as_mut();
         let mut pass = Forward {
             networks: vec![
                 Network { params: &self.online, running: &self.running[0] },
                 Network { params: &self.target, running: &self.running[1] },
             ],
-            mode: Mode::Batch(BatchStatistics {
-                comm: comm.statistics.as_mut(),
-                images: self.micro_batch(),
-                next: next.unwrap_or_else(|| self.running.clone()).into(),
-                decay: self.spec.bn_decay,
-            }),
+            mode: Mode::Batch(BatchStatistics::new(comm, grouping, next, self.spec.bn_decay)),
         };
         let images = [0, 1].map(|_| part.images_vbchw.shallow_clone());
         let (representations, encoder) = self.encoder.forward(&mut pass, &images)?;
         let (projections, projector) = self.projector.forward(&mut pass, &representations)?;
         let (predictions, predictor) = self.predictor.forward(&mut pass, &projections[..1])?;
         let Mode::Batch(batch) = pass.mode else { unreachable!("made above") };
-        self.next_running = Some(batch.next.try_into().expect("one per network"));
+        self.next_running = Some(batch.finish()?.try_into().expect("one per network"));
 
-        let views_of_one = representations[0].size()[0] / signed(VIEWS);
-        let representation_bf = representations[0].narrow(0, 0, views_of_one);
+        let representation_bf = representations[0].narrow(0, 0, rows);
         let probe = self.probe.as_ref().zip(part.labels_b.as_ref()).map(|(probe, labels)| {
             probe.look(&self.online, &representation_bf, labels, self.global_batch())
         });
@@ -243,7 +239,7 @@ impl Byol {
             probe,
         };
         let turn = part.turn;
-        Ok((seen, Tape { turn, encoder, projector, predictor, representation_bf }))
+        Ok((seen, Tape { turn, grouping, encoder, projector, predictor, representation_bf }))
     }
 
     /// Adds the gradient of the loss to that of the micro-batches before, and the figures of the report to
@@ -260,7 +256,7 @@ impl Byol {
         let tail = self.tail(seen, loss, wants_stop);
         let mut pass = Backward {
             params: &self.online,
-            images: self.micro_batch(),
+            grouping: tape.grouping,
             sink: Gradients::new(
                 &mut self.gradients,
                 &self.plan,
