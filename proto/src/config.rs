@@ -114,6 +114,8 @@ pub enum Init {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
+    /// 16-bit activations and working weights; weights, gradients, statistics and sums stay 32-bit.
+    Bf16,
     /// 32-bit.
     F32,
     /// 64-bit, for tests of exactness.

@@ -13,9 +13,10 @@ const EVAL_BATCH: usize = 256;
 /// The model of a run, for a data set of `classes` classes (0: no labels).
 pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec {
     let model = &config.model;
-    let kind = match model.dtype {
-        Dtype::F32 => Kind::Float,
-        Dtype::F64 => Kind::Double,
+    let (kind, compute) = match model.dtype {
+        Dtype::Bf16 => (Kind::Float, Kind::BFloat16),
+        Dtype::F32 => (Kind::Float, Kind::Float),
+        Dtype::F64 => (Kind::Double, Kind::Double),
     };
     let element_bytes = kind.elt_size_in_bytes();
     ModelSpec {
@@ -34,6 +35,7 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
         global_batch: config.schedule.global_batch,
         bucket_elements: config.collective.bucket_mib as usize * (1 << 20) / element_bytes,
         kind,
+        compute,
         device,
     }
 }

@@ -11,7 +11,7 @@ use crate::init::{self, Init};
 use crate::layout::Layout;
 use crate::loss;
 use crate::optimizer::Optimizer;
-use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS};
+use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
 use crate::resnet::{self, ResNet, ResNetSpec};
 use crate::store::{Running, Store, signed};
@@ -42,8 +42,10 @@ pub struct ModelSpec {
     pub global_batch: u32,
     /// Elements of a gradient bucket.
     pub bucket_elements: usize,
-    /// Element type of the engine: `Float` or `Double`.
+    /// Element type of weights, gradients and momentum: `Float` or `Double`.
     pub kind: Kind,
+    /// Element type of activations and of the weights they meet: `kind`, or `BFloat16` where that is `Float`.
+    pub compute: Kind,
     /// Where the engine runs.
     pub device: Device,
 }
@@ -63,7 +65,7 @@ impl Views {
         let images = Tensor::cat(&[view(one), view(two)], 0);
         let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
         Self {
-            images_vbchw: images.permute([0, 3, 1, 2]).to_device(spec.device).to_kind(spec.kind),
+            images_vbchw: images.permute([0, 3, 1, 2]).to_device(spec.device).to_kind(spec.compute),
             labels_b: spec.classes.map(|_| Tensor::from_slice(&labels).to_device(spec.device)),
         }
     }
@@ -129,6 +131,8 @@ pub struct Byol {
     target: Store,
     momentum: Store,
     gradients: Store,
+    /// θ and ξ in the type that is computed in, where that is another one.
+    working: Option<[Store; 2]>,
     plan: Plan,
     running: [Running; 2],
     /// Running averages as they will be once the step in flight is applied.
@@ -161,10 +165,14 @@ impl Byol {
             Store::zeros(&layout.params()[..params], len, spec.kind, spec.device)
         };
         let all = layout.params().len();
+        let (online, target) = (store(all, layout.len()), store(target_params, target_len));
+        let working = (spec.compute != spec.kind)
+            .then(|| [&online, &target].map(|s| s.in_kind(layout.params(), spec.compute)));
         let mut model = Self {
             plan: Plan::new(&lengths, spec.bucket_elements),
-            online: store(all, layout.len()),
-            target: store(target_params, target_len),
+            online,
+            target,
+            working,
             momentum: store(all, layout.len()),
             gradients: store(all, layout.len() + tail),
             running: [Running::new(&layout), Running::new(&layout)],
@@ -202,6 +210,14 @@ impl Byol {
         f64::from(self.spec.global_batch)
     }
 
+    /// Brings the working copies up to the masters, if there are any.
+    fn cast_weights(&mut self) {
+        let masters = [&self.online, &self.target];
+        for (working, master) in self.working.iter_mut().flatten().zip(masters) {
+            working.flat_mut().copy_(master.flat());
+        }
+    }
+
     /// Walks both networks over both views in one wave.
     pub(crate) fn forward(
         &mut self,
@@ -209,10 +225,12 @@ impl Byol {
         comm: &mut Communicators,
     ) -> Result<(Seen, Tape), CollectiveError> {
         let _span = tracing::info_span!("forward").entered();
+        self.cast_weights();
+        let [online, target] = working(self.working.as_ref());
         let mut pass = Forward {
             networks: vec![
-                Network { params: &self.online, running: &self.running[0] },
-                Network { params: &self.target, running: &self.running[1] },
+                Network { weights: Weights::new(&self.online, online), running: &self.running[0] },
+                Network { weights: Weights::new(&self.target, target), running: &self.running[1] },
             ],
             mode: Mode::Batch(BatchStatistics {
                 comm: comm.statistics.as_mut(),
@@ -229,16 +247,15 @@ impl Byol {
         self.next_running = Some(batch.next.try_into().expect("one per network"));
 
         let views_of_one = representations[0].size()[0] / signed(VIEWS);
-        let representation_bf = representations[0].narrow(0, 0, views_of_one);
+        let exact = |x: &Tensor| x.to_kind(self.spec.kind);
+        let representation_bf = exact(&representations[0].narrow(0, 0, views_of_one));
         let probe = self.probe.as_ref().zip(views.labels_b.as_ref()).map(|(probe, labels)| {
             probe.look(&self.online, &representation_bf, labels, self.global_batch())
         });
-        let [projection, target_projection] =
-            <[Tensor; 2]>::try_from(projections).expect("two streams");
         let seen = Seen {
-            predictions: predictions.into_iter().next().expect("one stream"),
-            target_projections: target_projection,
-            projections: projection,
+            predictions: exact(&predictions[0]),
+            target_projections: exact(&projections[1]),
+            projections: exact(&projections[0]),
             probe,
         };
         Ok((seen, Tape { encoder, projector, predictor, representation_bf }))
@@ -256,7 +273,7 @@ impl Byol {
         let span = tracing::info_span!("backward").entered();
         let tail = self.tail(seen, loss, wants_stop);
         let mut pass = Backward {
-            params: &self.online,
+            weights: Weights::new(&self.online, working(self.working.as_ref())[0]),
             sink: Gradients::new(&mut self.gradients, &self.plan, comm.gradients.as_mut()),
             comm: comm.statistics.as_mut(),
             global_batch: f64::from(self.spec.global_batch),
@@ -265,7 +282,8 @@ impl Byol {
         if let (Some(probe), Some((_, gradient))) = (&self.probe, &seen.probe) {
             probe.backward(&mut pass, &tape.representation_bf, gradient)?;
         }
-        let d_projections = self.predictor.backward(&mut pass, &tape.predictor, d_predictions)?;
+        let d_predictions = d_predictions.to_kind(self.spec.compute);
+        let d_projections = self.predictor.backward(&mut pass, &tape.predictor, &d_predictions)?;
         let d_representations =
             self.projector.backward(&mut pass, &tape.projector, &d_projections)?;
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
@@ -329,7 +347,8 @@ impl Byol {
         let side = i64::from(side);
         let images = Tensor::from_slice(pixels).view([signed(count), side, side, 3]);
         let images = images.permute([0, 3, 1, 2]).to_device(self.spec.device);
-        let network = Network { params: &self.online, running: &self.running[0] };
+        let weights = Weights::new(&self.online, None);
+        let network = Network { weights, running: &self.running[0] };
         let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate };
         let (representations, _) = self
             .encoder
@@ -387,4 +406,9 @@ impl Byol {
         }
         hash.digest()
     }
+}
+
+/// Working copies of the online and the target network, where there are any.
+fn working(copies: Option<&[Store; 2]>) -> [Option<&Store>; 2] {
+    copies.map_or([None, None], |copies| copies.each_ref().map(Some))
 }

@@ -90,7 +90,7 @@ impl ConvBn {
         want_input: bool,
     ) -> Result<(Option<Tensor>, Tensor), CollectiveError> {
         let (d_conv, masked) = self.bn.backward(pass, &saved.bn, dy)?;
-        let weight = pass.params.get(self.weight);
+        let weight = pass.weights.working.get(self.weight);
         let geometry = (self.stride, self.padding);
         let (dx, d_weight) =
             tensor::convolution_backward(&d_conv, &saved.x, weight, geometry, want_input);

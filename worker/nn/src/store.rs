@@ -22,6 +22,11 @@ impl Store {
         Self { flat, views }
     }
 
+    /// A buffer of another element type for the same parameters.
+    pub(crate) fn in_kind(&self, params: &[ParamSpec], kind: Kind) -> Self {
+        Self::zeros(&params[..self.views.len()], self.flat.numel(), kind, self.flat.device())
+    }
+
     /// All elements, padding included.
     pub(crate) fn flat(&self) -> &Tensor {
         &self.flat

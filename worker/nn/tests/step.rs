@@ -7,7 +7,7 @@ use lockstep_nn::{
     BlockKind, Byol, Communicators, Init, ModelSpec, Optimizer, Outcome, ParamSpec, Rates,
     ResNetSpec, Stem, Views, host, step,
 };
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 const SIDE: u32 = 8;
 const BATCH: u32 = 6;
@@ -26,6 +26,7 @@ fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
         global_batch: BATCH,
         bucket_elements: 1000,
         kind: Kind::Double,
+        compute: Kind::Double,
         device: Device::Cpu,
     }
 }
@@ -156,6 +157,7 @@ fn published_sizes_of_resnet50_and_its_heads_hold() {
         predictor_hidden: 4096,
         classes: None,
         kind: Kind::Float,
+        compute: Kind::Float,
         ..spec(BlockKind::Bottleneck, Stem::Imagenet)
     };
     let model = Byol::new(spec, 0);
@@ -178,4 +180,22 @@ fn two_models_of_one_seed_are_alike_and_of_two_seeds_are_not() {
     let digest = |seed| Byol::new(spec(BlockKind::Basic, Stem::Small), seed).digest(0, 0);
     assert_eq!(digest(1), digest(1));
     assert_ne!(digest(1), digest(2));
+}
+
+#[test]
+fn sixteen_bits_move_the_weights_where_thirty_two_do() {
+    let moved = |kind, compute| {
+        let spec = ModelSpec { kind, compute, ..spec(BlockKind::Basic, Stem::Small) };
+        let mut model = Byol::new(spec.clone(), 3);
+        let online = |model: &Byol| model.state()[0].1.to_kind(Kind::Double).copy();
+        let before = online(&model);
+        let rates = Rates { learning_rate: 1.0, decay: 1.0 };
+        step(&mut model, &views(&spec), rates, false, &mut alone()).unwrap();
+        online(&model) - before
+    };
+    let [exact, rounded] = [moved(Kind::Double, Kind::Double), moved(Kind::Float, Kind::BFloat16)];
+    let length = |x: &Tensor| x.norm().double_value(&[]);
+    let cosine = (&exact * &rounded).sum(Kind::Double).double_value(&[])
+        / (length(&exact) * length(&rounded));
+    assert!(cosine > 0.99, "{cosine}");
 }
