@@ -3,7 +3,7 @@
 use std::num::NonZero;
 
 use lockstep_data::{EvalConfig, OrderConfig, ViewRecipe};
-use lockstep_nn::{Init, ModelSpec, Optimizer, ResNetSpec, Stem};
+use lockstep_nn::{Init, ModelSpec, Optimizer, Padding, ResNetSpec, Stem, TargetInit};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
 
@@ -29,10 +29,16 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
             config::Init::FanIn => Init::FanIn,
             config::Init::He => Init::He,
         },
+        target_init: match model.target_init {
+            config::TargetInit::Copy => TargetInit::Copy,
+            config::TargetInit::Independent => TargetInit::Independent,
+        },
         bn_eps: model.bn_eps,
         bn_decay: model.bn_decay,
         optimizer: optimizer(&config.optimizer),
         global_batch: config.schedule.global_batch,
+        lanes: config.data.lanes,
+        accumulate: config.schedule.accumulate,
         bucket_elements: config.collective.bucket_mib as usize * (1 << 20) / element_bytes,
         kind,
         compute,
@@ -56,6 +62,10 @@ fn encoder(model: &config::Model) -> ResNetSpec {
             config::Stem::Imagenet => Stem::Imagenet,
             config::Stem::Small => Stem::Small,
         },
+        padding: match model.padding {
+            config::Padding::Torchvision => Padding::Torchvision,
+            config::Padding::Same => Padding::Same,
+        },
         last_gamma: model.last_gamma,
         ..published
     }
@@ -68,6 +78,7 @@ fn optimizer(optimizer: &config::Optimizer) -> Optimizer {
             OptimizerKind::Sgd => None,
         },
         momentum: optimizer.momentum,
+        nesterov: optimizer.nesterov,
         weight_decay: optimizer.weight_decay,
     }
 }

@@ -1,4 +1,5 @@
-//! Batch norm over the whole global batch, for each view and each network apart.
+//! Batch norm over the whole global batch (with `accumulate`, over a micro-batch of all ranks), for each view
+//! and each network apart.
 //!
 //! Forward sends one message per layer, with Σx and Σx² of all streams; backward one, with Σg and Σg·x̂.
 //! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks.
@@ -86,7 +87,7 @@ impl BatchNorm {
         pass.sink.put_host(self.beta, &d_beta)?;
         pass.sink.put_host(self.gamma, &d_gamma)?;
         sum_over_ranks(pass.comm, &mut sums)?;
-        let count = pass.global_batch * spatial(x);
+        let count = pass.images * spatial(x);
         let gamma = pass.weights.masters.values(self.gamma);
         let dx = kernels::input_gradient(&dy, x, moments, &gamma, (&sums, count));
         Ok((dx, dy))
@@ -100,7 +101,7 @@ impl BatchNorm {
     ) -> Result<Vec<Moments>, CollectiveError> {
         let mut all: Vec<f64> = xs.iter().flat_map(|x| kernels::sums(x, VIEWS)).collect();
         batch.reduce(&mut all)?;
-        let count = batch.global_batch * spatial(&xs[0]);
+        let count = batch.images * spatial(&xs[0]);
         let channels = self.spec.channels;
         let moments = all.chunks(2 * VIEWS * channels).enumerate().map(|(stream, sums)| {
             let (mut mean, mut inv_std) = (Vec::new(), Vec::new());

@@ -7,14 +7,13 @@ use crate::batch_norm::{self, BatchNorm};
 use crate::kernels::{self, After};
 use crate::layout::{Layout, ParamId, Role};
 use crate::pass::{Backward, Forward};
-use crate::tensor;
+use crate::window::Window;
 
 /// Bias-free 2-d convolution with batch norm and, by the caller's choice, residual addition and ReLU.
 #[derive(Debug)]
 pub(crate) struct ConvBn {
     weight: ParamId,
-    stride: i64,
-    padding: i64,
+    window: Window,
     bn: BatchNorm,
 }
 
@@ -23,9 +22,7 @@ pub(crate) struct ConvBn {
 pub(crate) struct Shape {
     pub(crate) input: i64,
     pub(crate) output: i64,
-    /// Side of the kernel; padding is half of it, as in torchvision.
-    pub(crate) kernel: i64,
-    pub(crate) stride: i64,
+    pub(crate) window: Window,
 }
 
 /// What happens after the batch norm.
@@ -47,16 +44,15 @@ pub(crate) struct Saved {
 impl ConvBn {
     /// `names`: of the convolution and of the batch norm, without `.weight`.
     pub(crate) fn new(layout: &mut Layout, names: [&str; 2], shape: Shape, gamma: f64) -> Self {
-        let Shape { input, output, kernel, stride } = shape;
+        let Shape { input, output, window } = shape;
         let [conv, bn] = names;
         Self {
             weight: layout.param(
                 format!("{conv}.weight"),
-                &[output, input, kernel, kernel],
+                &[output, input, window.kernel, window.kernel],
                 Role::Convolution,
             ),
-            stride,
-            padding: kernel / 2,
+            window,
             bn: BatchNorm::new(layout, bn, output, gamma),
         }
     }
@@ -70,7 +66,9 @@ impl ConvBn {
         let outputs: Vec<Tensor> = xs
             .iter()
             .enumerate()
-            .map(|(stream, x)| kernels::rows(&self.convolve(x, pass.param(stream, self.weight))))
+            .map(|(stream, x)| {
+                kernels::rows(&self.window.convolve(x, pass.param(stream, self.weight)))
+            })
             .collect();
         let (ys, bn) = self.bn.forward(pass, &outputs, |stream| match activation {
             Activation::Nothing => After::Nothing,
@@ -91,16 +89,8 @@ impl ConvBn {
     ) -> Result<(Option<Tensor>, Tensor), CollectiveError> {
         let (d_conv, masked) = self.bn.backward(pass, &saved.bn, dy)?;
         let weight = pass.weights.working.get(self.weight);
-        let geometry = (self.stride, self.padding);
-        let (dx, d_weight) =
-            tensor::convolution_backward(&d_conv, &saved.x, weight, geometry, want_input);
+        let (dx, d_weight) = self.window.convolve_backward(&d_conv, &saved.x, weight, want_input);
         pass.sink.put(self.weight, &d_weight)?;
         Ok((dx.map(|dx| kernels::rows(&dx)), masked))
-    }
-
-    fn convolve(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        let _span = tracing::trace_span!("convolution").entered();
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(weight, None::<&Tensor>, stride, padding, [1, 1], 1)
     }
 }

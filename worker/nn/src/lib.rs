@@ -36,11 +36,15 @@ mod resnet;
 mod step;
 mod store;
 mod tensor;
+mod views;
+mod window;
 
-pub use byol::{Byol, Communicators, ModelSpec, Report, Views};
-pub use init::Init;
+pub use byol::{Byol, Communicators, ModelSpec, Report};
+pub use init::{Init, TargetInit};
 pub use layout::{Layout, ParamId, ParamSpec, Role, StatsSpec};
 pub use optimizer::Optimizer;
 pub use resnet::{BlockKind, ResNetSpec, Stem};
 pub use step::{Outcome, Rates, step};
 pub use tensor::{Scalar, host, host_bytes, keep_freed_memory};
+pub use views::Views;
+pub use window::Padding;

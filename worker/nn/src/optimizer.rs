@@ -12,6 +12,8 @@ pub struct Optimizer {
     pub trust: Option<f64>,
     /// μ.
     pub momentum: f64,
+    /// Step along g + μ·m instead of m.
+    pub nesterov: bool,
     /// Added as wd·θ to the gradient.
     pub weight_decay: f64,
 }
@@ -23,12 +25,13 @@ impl Optimizer {
     /// g ← g + wd·θ                    not for biases and batch norm
     /// g ← g·trust·‖θ‖/‖g‖             not for biases and batch norm, and only if both norms are positive
     /// m ← μ·m + g
-    /// θ ← θ − η·m
+    /// θ ← θ − η·m                     Nesterov: θ ← θ − η·(g + μ·m)
     /// ```
     ///
     /// η stays outside of the momentum buffer, so a change of η acts at once. `gradients` are used up.
     ///
-    /// Source: You et al. 2017, arXiv:1708.03888, as in the authors' code of BYOL (`optimizers.py`).
+    /// Source: You et al. 2017, arXiv:1708.03888, as in the authors' code of BYOL (`optimizers.py`);
+    /// Nesterov as PyTorch's `SGD(nesterov=True)`, Sutskever et al. 2013.
     pub(crate) fn apply(
         &self,
         learning_rate: f64,
@@ -43,10 +46,16 @@ impl Optimizer {
             self.adapt(&theta, gradient);
         }
         let len = weights.flat().numel();
-        let gradient = gradients.stretch(0, len);
-        let mut step = momentum.stretch(0, len);
-        step *= self.momentum;
-        step += gradient;
+        let mut gradient = gradients.stretch(0, len);
+        let mut buffer = momentum.stretch(0, len);
+        buffer *= self.momentum;
+        buffer += &gradient;
+        let step = if self.nesterov {
+            gradient += buffer * self.momentum;
+            gradient
+        } else {
+            buffer
+        };
         let mut theta = weights.stretch(0, len);
         theta -= step * learning_rate;
     }
@@ -99,7 +108,8 @@ mod tests {
         let (layout, mut weights) = setup([3.0, 0.0, 0.0, 4.0], [1.0, 2.0]);
         let (_, mut gradients) = setup([0.0, 1.0, 0.0, 0.0], [0.5, 0.5]);
         let (_, mut momentum) = setup([0.0; 4], [0.0; 2]);
-        let lars = Optimizer { trust: Some(1e-3), momentum: 0.9, weight_decay: 0.1 };
+        let lars =
+            Optimizer { trust: Some(1e-3), momentum: 0.9, nesterov: false, weight_decay: 0.1 };
         lars.apply(2.0, layout.params(), &mut weights, &mut gradients, &mut momentum);
         // g = [0.3, 1, 0, 0.4], ‖g‖ = √1.25, ‖θ‖ = 5
         let scale = 2.0 * 1e-3 * 5.0 / 1.25_f64.sqrt();
@@ -115,7 +125,8 @@ mod tests {
         let (layout, mut weights) = setup([3.0, 0.0, 0.0, 4.0], [0.0; 2]);
         let (_, mut gradients) = setup([0.0, 10.0, 0.0, 0.0], [0.0; 2]);
         let (_, mut momentum) = setup([0.0; 4], [0.0; 2]);
-        let lars = Optimizer { trust: Some(1e-3), momentum: 0.9, weight_decay: 0.0 };
+        let lars =
+            Optimizer { trust: Some(1e-3), momentum: 0.9, nesterov: false, weight_decay: 0.0 };
         lars.apply(1.0, layout.params(), &mut weights, &mut gradients, &mut momentum);
         let got = values(&weights, &layout.params()[0]);
         assert!((got[1] + 5e-3).abs() < 1e-15, "{got:?}");
@@ -125,12 +136,29 @@ mod tests {
     fn a_change_of_the_learning_rate_acts_on_the_whole_momentum() {
         let (layout, mut weights) = setup([0.0; 4], [0.0; 2]);
         let (_, mut momentum) = setup([0.0; 4], [0.0; 2]);
-        let sgd = Optimizer { trust: None, momentum: 0.5, weight_decay: 0.0 };
+        let sgd = Optimizer { trust: None, momentum: 0.5, nesterov: false, weight_decay: 0.0 };
         for learning_rate in [1.0, 0.1] {
             let (_, mut gradients) = setup([0.0; 4], [1.0, 0.0]);
             sgd.apply(learning_rate, layout.params(), &mut weights, &mut gradients, &mut momentum);
         }
         // m = 1, then 0.5·1 + 1 = 1.5
         assert_eq!(values(&weights, &layout.params()[1]), [-1.0 - 0.15, 0.0]);
+    }
+
+    #[test]
+    fn nesterov_steps_along_the_momentum_that_is_to_come() {
+        let (layout, mut weights) = setup([2.0, 0.0, 0.0, 0.0], [1.0, 0.0]);
+        let (_, mut momentum) = setup([0.0; 4], [0.0; 2]);
+        let sgd = Optimizer { trust: None, momentum: 0.5, nesterov: true, weight_decay: 0.1 };
+        for learning_rate in [1.0, 0.1] {
+            let (_, mut gradients) = setup([1.0, 0.0, 0.0, 0.0], [1.0, 0.0]);
+            sgd.apply(learning_rate, layout.params(), &mut weights, &mut gradients, &mut momentum);
+        }
+        // Weight: g = 1.2, m = 1.2, θ = 2 − (1.2 + 0.6) = 0.2; g = 1.02, m = 1.62, θ = 0.2 − 0.1·1.83.
+        // Bias: no decay; θ = 1 − 1.5 = −0.5; m = 1.5, θ = −0.5 − 0.1·(1 + 0.75).
+        for (spec, want) in layout.params().iter().zip([0.2 - 0.183, -0.5 - 0.175]) {
+            let got = values(&weights, spec)[0];
+            assert!((got - want).abs() < 1e-15, "{}: {got} against {want}", spec.name);
+        }
     }
 }

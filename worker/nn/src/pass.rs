@@ -56,8 +56,8 @@ pub(crate) const VIEWS: usize = 2;
 pub(crate) struct BatchStatistics<'a> {
     /// Sums over the ranks.
     pub(crate) comm: &'a mut dyn Collective,
-    /// N: images of one view over all ranks.
-    pub(crate) global_batch: f64,
+    /// Images of one view that are normalized together, over all ranks: N / A.
+    pub(crate) images: f64,
     /// Running averages as they will be if the step is applied, per stream.
     pub(crate) next: Vec<Running>,
     /// Share of the old average that is kept.
@@ -115,10 +115,10 @@ pub(crate) fn sum_over_ranks(
 /// A backward pass of the online network.
 pub(crate) struct Backward<'a> {
     pub(crate) weights: Weights<'a>,
+    /// As in [`BatchStatistics`].
+    pub(crate) images: f64,
     /// Receives each gradient as soon as it is final.
     pub(crate) sink: Gradients<'a>,
     /// Sums batch-norm gradients over the ranks.
     pub(crate) comm: &'a mut dyn Collective,
-    /// N, as in [`BatchStatistics`].
-    pub(crate) global_batch: f64,
 }

@@ -4,7 +4,7 @@
 //! stem ─▶ 4 stages of residual blocks ─▶ mean over H, W ─▶ representation [B, F]
 //! ```
 //!
-//! Names and padding are torchvision's, so that weights move both ways.
+//! Names are torchvision's, and so is the padding unless asked otherwise, so that weights move both ways.
 //! Source: He et al. 2015, arXiv:1512.03385; torchvision `models/resnet.py`.
 
 use lockstep_collective::CollectiveError;
@@ -14,6 +14,7 @@ use crate::conv::{self, Activation, ConvBn, Shape};
 use crate::kernels;
 use crate::layout::Layout;
 use crate::pass::{Backward, Forward};
+use crate::window::{Padding, Window};
 
 /// Which ResNet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +27,8 @@ pub struct ResNetSpec {
     pub width: f64,
     /// First layers.
     pub stem: Stem,
+    /// What lies around an image, in convolutions and max-pool.
+    pub padding: Padding,
     /// Initial γ of the last batch norm of every block.
     pub last_gamma: f64,
 }
@@ -60,7 +63,12 @@ impl ResNetSpec {
             200 => (BlockKind::Bottleneck, [3, 24, 36, 3]),
             _ => return None,
         };
-        Some(Self { block, stages, width: 1.0, stem: Stem::Imagenet, last_gamma: 1.0 })
+        let (stem, padding) = (Stem::Imagenet, Padding::Torchvision);
+        Some(Self { block, stages, width: 1.0, stem, padding, last_gamma: 1.0 })
+    }
+
+    fn window(&self, kernel: i64, stride: i64) -> Window {
+        Window { kernel, stride, padding: self.padding }
     }
 
     /// `base` channels times the width, at least one.
@@ -88,7 +96,7 @@ impl ResNetSpec {
 #[derive(Debug)]
 pub(crate) struct ResNet {
     stem: ConvBn,
-    stem_kind: Stem,
+    pool: Option<Window>,
     blocks: Vec<Block>,
 }
 
@@ -105,11 +113,11 @@ pub(crate) struct Saved {
 impl ResNet {
     pub(crate) fn new(layout: &mut Layout, spec: &ResNetSpec) -> Self {
         let base = spec.channels(64);
-        let (kernel, stride) = match spec.stem {
-            Stem::Imagenet => (7, 2),
-            Stem::Small => (3, 1),
+        let (window, pool) = match spec.stem {
+            Stem::Imagenet => (spec.window(7, 2), Some(spec.window(3, 2))),
+            Stem::Small => (spec.window(3, 1), None),
         };
-        let shape = Shape { input: 3, output: base, kernel, stride };
+        let shape = Shape { input: 3, output: base, window };
         let stem = ConvBn::new(layout, ["encoder.conv1", "encoder.bn1"], shape, 1.0);
         let mut blocks = Vec::new();
         let mut input = base;
@@ -122,7 +130,7 @@ impl ResNet {
                 input = planes * spec.expansion();
             }
         }
-        Self { stem, stem_kind: spec.stem, blocks }
+        Self { stem, pool, blocks }
     }
 
     /// `[B, 3, H, W]` per stream to `[B, F]` per stream.
@@ -133,8 +141,8 @@ impl ResNet {
     ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
         let (mut xs, stem) = self.stem.forward(pass, xs, Activation::Relu)?;
         let mut pool = None;
-        if self.stem_kind == Stem::Imagenet {
-            let pooled: Vec<_> = xs.iter().map(max_pool).collect();
+        if let Some(window) = self.pool {
+            let pooled: Vec<_> = xs.iter().map(|x| window.max_pool(x)).collect();
             pool = Some((xs[0].shallow_clone(), pooled[0].1.shallow_clone()));
             xs = pooled.into_iter().map(|(y, _)| kernels::rows(&y)).collect();
         }
@@ -164,8 +172,8 @@ impl ResNet {
         for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {
             dy = block.backward(pass, &saved, dy)?;
         }
-        if let Some((x, indices)) = &saved.pool {
-            dy = kernels::rows(&max_pool_backward(&dy, x, indices));
+        if let Some((window, (x, indices))) = self.pool.zip(saved.pool) {
+            dy = kernels::rows(&window.max_pool_backward(&dy, &x, &indices));
         }
         let _unused = self.stem.backward(pass, &saved.stem, dy, false)?;
         Ok(())
@@ -195,13 +203,13 @@ impl Block {
         let output = planes * spec.expansion();
         let shapes: Vec<Shape> = match spec.block {
             BlockKind::Basic => vec![
-                Shape { input, output: planes, kernel: 3, stride },
-                Shape { input: planes, output, kernel: 3, stride: 1 },
+                Shape { input, output: planes, window: spec.window(3, stride) },
+                Shape { input: planes, output, window: spec.window(3, 1) },
             ],
             BlockKind::Bottleneck => vec![
-                Shape { input, output: planes, kernel: 1, stride: 1 },
-                Shape { input: planes, output: planes, kernel: 3, stride },
-                Shape { input: planes, output, kernel: 1, stride: 1 },
+                Shape { input, output: planes, window: spec.window(1, 1) },
+                Shape { input: planes, output: planes, window: spec.window(3, stride) },
+                Shape { input: planes, output, window: spec.window(1, 1) },
             ],
         };
         let last = shapes.len();
@@ -213,7 +221,7 @@ impl Block {
         let units = units.collect();
         let shortcut = (stride != 1 || input != output).then(|| {
             let names = [format!("{name}.downsample.0"), format!("{name}.downsample.1")];
-            let shape = Shape { input, output, kernel: 1, stride };
+            let shape = Shape { input, output, window: spec.window(1, stride) };
             ConvBn::new(layout, [&names[0], &names[1]], shape, 1.0)
         });
         Self { units, shortcut }
@@ -262,18 +270,4 @@ impl Block {
         }
         Ok(dx + d_shortcut)
     }
-}
-
-/// The stem's pool: kernel, stride, padding and dilation of both dimensions.
-const POOL: [[i64; 2]; 4] = [[3, 3], [2, 2], [1, 1], [1, 1]];
-
-/// The pooled tensor, and where each maximum was.
-fn max_pool(x: &Tensor) -> (Tensor, Tensor) {
-    let [kernel, stride, padding, dilation] = POOL;
-    x.max_pool2d_with_indices(kernel, stride, padding, dilation, false)
-}
-
-fn max_pool_backward(dy: &Tensor, x: &Tensor, indices: &Tensor) -> Tensor {
-    let [kernel, stride, padding, dilation] = POOL;
-    x.max_pool2d_with_indices_backward(dy, kernel, stride, padding, dilation, false, indices)
 }
