@@ -27,6 +27,7 @@ use lockstep_proto::{
 use tch::Device;
 
 use crate::archive::Archive;
+use crate::audit::{self, Audit};
 use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Snapshot};
 use crate::ending::{Ended, StepError, TrainerError};
@@ -241,12 +242,19 @@ impl Trainer {
         let views = self.views(&batch);
         let rates = Rates { learning_rate: plan.learning_rate, decay: plan.decay };
         let stop = self.end.shared.wants_stop();
+        let place = (plan.step, world.rank);
+        let audit = Audit::begin(&self.config.audit, place, &mut self.model);
         let outcome = step(&mut self.model, &views, rates, stop, comm)?;
 
         let (report, applied) = match outcome {
             Outcome::Applied(report) => (report, true),
             Outcome::Skipped(report) => (report, false),
         };
+        if let Some(audit) = audit.filter(|_| applied) {
+            let config = &self.config;
+            let facts = audit::Facts { config, world, plan, batch: &batch, loss: report.loss };
+            audit.finish(&mut self.model, &facts);
+        }
         self.cursor.0 += 1;
         self.step.0 += u64::from(applied);
         let edge = if report.stop { Edge::Stop } else { Edge::Go };

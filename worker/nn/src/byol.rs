@@ -13,6 +13,7 @@ use crate::loss;
 use crate::optimizer::Optimizer;
 use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS};
 use crate::probe::{Found, Probe};
+use crate::recording::Recorder;
 use crate::resnet::{self, ResNet, ResNetSpec};
 use crate::store::{Running, Store, signed};
 use crate::tensor;
@@ -133,6 +134,7 @@ pub struct Byol {
     running: [Running; 2],
     /// Running averages as they will be once the step in flight is applied.
     next_running: Option<[Running; 2]>,
+    pub(crate) recorder: Recorder,
 }
 
 /// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, images the probe got right.
@@ -169,6 +171,7 @@ impl Byol {
             gradients: store(all, layout.len() + tail),
             running: [Running::new(&layout), Running::new(&layout)],
             next_running: None,
+            recorder: Recorder::default(),
             spec,
             layout,
             encoder,
@@ -271,6 +274,7 @@ impl Byol {
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
         pass.sink.finish()?;
+        self.recorder.record(seen, loss, &self.gradients);
         Ok(self.report())
     }
 
