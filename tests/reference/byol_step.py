@@ -27,6 +27,7 @@ class Network:
         self.weights = {n: t.clone() for n, t in tensors.items() if n not in self.running}
         self.meta = meta
         self.used = set()
+        self.hidden = []
 
     def weight(self, name):
         self.used.add(name)
@@ -88,6 +89,7 @@ class Network:
 
     def head(self, name, x):
         x = F.linear(x, self.weight(f"{name}.0.weight"), self.weight(f"{name}.0.bias"))
+        self.hidden.append((f"online.{name}.0.bias", x))
         x = F.relu(self.batch_norm(f"{name}.1", x))
         return F.linear(x, self.weight(f"{name}.3.weight"))
 
@@ -131,7 +133,12 @@ def run_step(before, views, meta):
     leaves = {name: weight.requires_grad_() for name, weight in online.weights.items()}
     q1, q2 = [online.head("predictor", online.project(view)) for view in views]
     losses = loss_per_image(q1, z2) + loss_per_image(q2, z1)
-    gradients = dict(zip(leaves, torch.autograd.grad(losses.mean(), leaves.values())))
+    hidden = [x for _, x in online.hidden]
+    found = torch.autograd.grad(losses.mean(), [*leaves.values(), *hidden])
+    gradients = dict(zip(leaves, found))
+    terms = {}
+    for (name, _), gradient in zip(online.hidden, found[len(leaves) :]):
+        terms[name] = terms.get(name, 0) + gradient.abs().sum(0)
     for network in (online, target):
         if missed := {*network.weights, *network.running} - network.used:
             raise ValueError(f"tensors that a {meta['architecture']} does not have: {sorted(missed)}")
@@ -151,4 +158,6 @@ def run_step(before, views, meta):
         "losses": losses.detach(),
         "gradients": {f"online.{name}": gradient for name, gradient in gradients.items()},
         "after": after,
+        # Of each bias's gradient, a sum over the batch: the sum of the absolute values.
+        "terms": terms,
     }

@@ -5,11 +5,15 @@
     check_step.py audit/step-0
 
 The reference is computed in float64 whatever the run computed in, so that an error shown is the run's alone. For
-a float32 run the same step is also computed by PyTorch in float32: `PyTorch` is the error that it makes itself.
+a float32 run the same step is also computed by PyTorch in float32, in three ways that differ in rounding only:
+`PyTorch` is the largest error that it makes itself. Where a ReLU's input is closer to 0 than rounding, two correct
+programs take different sides, and a gradient jumps by that image's share; a deep network at its start has many
+such places. --or-as-pytorch F accepts an error above the tolerance that is at most F times PyTorch's own.
 
-An error is the largest difference relative to the largest entry of the tensor. One kind of tensor has none of
-its own: a bias in front of a batch norm moves nothing, so its gradient is 0 and what is stored are rounding
-errors; it is compared relative to the weight of its layer.
+An error is the largest difference relative to the largest entry of the tensor. One kind of tensor has no
+entries to speak of: a bias in front of a batch norm moves nothing, so its gradient is a sum of the batch's terms
+that cancel, and what is stored are rounding errors. Its gradient and momentum are compared relative to the sum of
+the terms' absolute values, its value relative to the weight of its layer.
 
 Exit codes: 0 all within the tolerance, 1 not, 2 the step can't be read or recomputed.
 """
@@ -36,29 +40,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="+", type=Path, metavar="DIR/step-K")
     parser.add_argument("--tolerance", type=float, help="default: 1e-9 for f64, 2e-5 for f32")
+    parser.add_argument("--or-as-pytorch", type=float, default=0.0, metavar="F", help="f32 only, see above")
     parser.add_argument("--json", action="store_true", help="one JSON object per step")
     arguments = parser.parse_args()
     good = True
     for folder in arguments.steps:
-        found = check(folder, arguments.tolerance)
+        found = check(folder, arguments.tolerance, arguments.or_as_pytorch)
         print(json.dumps(found) if arguments.json else table(found), flush=True)
         good &= found["ok"]
     return 0 if good else 1
 
 
-def check(folder, tolerance=None):
+def check(folder, tolerance, factor):
     meta = read_meta(folder)
     if tolerance is None:
         tolerance = TOLERANCES[meta["dtype"]]
     dump = Dump(folder, meta)
-    exact = dump.recompute(torch.float64)
-    kinds = compare(dump.stored(), exact)
+    exact, terms = dump.recompute(torch.float64)
+    kinds = compare(dump.stored(), exact, terms)
     if meta["dtype"] == "f32":
-        single = compare(dump.recompute(torch.float32), exact)
-        for kind, row in kinds.items():
-            row["pytorch"] = single[kind]["error"]
-    # NaN is within no tolerance.
-    ok = all(row["error"] <= tolerance for row in kinds.values())
+        for single in dump.recompute_in_float32():
+            for kind, row in compare(single, exact, terms).items():
+                kinds[kind]["pytorch"] = max(row["error"], kinds[kind].get("pytorch", 0.0))
+    for row in kinds.values():
+        # NaN is within no tolerance.
+        row["within"] = row["error"] <= tolerance
+        row["ok"] = row["within"] or row["error"] <= factor * row.get("pytorch", 0.0)
+    ok = all(row["ok"] for row in kinds.values())
     return {"path": str(folder), "ok": ok, "tolerance": tolerance, "meta": meta, "kinds": kinds}
 
 
@@ -92,12 +100,20 @@ class Dump:
         if counts != meta["samples_per_rank"] or sum(counts) != meta["global_batch"]:
             raise Unusable(f"{folder}: ranks hold {counts} samples, meta.json says otherwise")
 
-    def recompute(self, dtype):
+    def recompute(self, dtype, memory_format=torch.contiguous_format):
         before = {name: tensor.to(dtype) for name, tensor in self.before.items()}
-        views = [self.batch[name].to(dtype) for name in ("view1", "view2")]
+        views = [self.batch[name].to(dtype, memory_format=memory_format) for name in ("view1", "view2")]
         found = run_step(before, views, self.meta)
+        terms = found.pop("terms")
         parts = found.pop("losses").split(self.meta["samples_per_rank"])
-        return found | {"loss": self.with_mean(torch.stack([part.sum() for part in parts]))}
+        return found | {"loss": self.with_mean(torch.stack([part.sum() for part in parts]))}, terms
+
+    def recompute_in_float32(self):
+        """As PyTorch computes by default, with channels-last images, and without oneDNN."""
+        yield self.recompute(torch.float32)[0]
+        yield self.recompute(torch.float32, torch.channels_last)[0]
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield self.recompute(torch.float32)[0]
 
     def stored(self):
         outputs = {name: self.batch[name] for name in ("q1", "q2", "z1", "z2")}
@@ -111,7 +127,7 @@ class Dump:
         return by_rank | {"mean": sums.sum() / self.meta["global_batch"]}
 
 
-def compare(ours, exact):
+def compare(ours, exact, terms):
     """The largest error of every kind of tensor, and where it is."""
     kinds = {}
     for group, wanted in exact.items():
@@ -119,7 +135,7 @@ def compare(ours, exact):
             odd = sorted(ours[group].keys() ^ wanted.keys())
             raise Unusable(f"{group}: tensors that only one side has: {odd[:5]}")
         for name, reference in wanted.items():
-            error = relative_error(ours[group][name], reference, scale(name, wanted))
+            error = relative_error(ours[group][name], reference, scale(group, name, wanted, terms))
             row = kinds.setdefault(kind_of(group, name), {"tensors": 0, "error": -1.0, "at": ""})
             row["tensors"] += 1
             if not error <= row["error"]:
@@ -134,10 +150,13 @@ def relative_error(ours, reference, scale):
     return difference / scale if difference else 0.0
 
 
-def scale(name, tensors):
+def scale(group, name, tensors, terms):
+    """What an error of a tensor is relative to."""
+    tensor = tensors[name]
     if name.endswith(BEFORE_BATCH_NORM):
-        name = name.removesuffix("bias") + "weight"
-    return tensors[name].abs().max().item() or sys.float_info.min
+        moved = group == "gradients" or name.startswith("momentum.")
+        tensor = terms[name.removeprefix("momentum.")] if moved else tensors[name.removesuffix("bias") + "weight"]
+    return tensor.abs().max().item() or sys.float_info.min
 
 
 def kind_of(group, name):
@@ -161,9 +180,15 @@ def table(found):
     ]
     for kind, row in found["kinds"].items():
         own = f"  PyTorch {row['pytorch']:.1e}" if "pytorch" in row else ""
-        lines.append(f"  {kind:26} {row['tensors']:4} tensors  error {row['error']:.1e}{own}  {row['at']}")
-    verdict = "within" if found["ok"] else "BEYOND"
-    return "\n".join([*lines, f"  {verdict} the tolerance of {found['tolerance']:.0e}"])
+        mark = " " if row["within"] else "~" if row["ok"] else "!"
+        lines.append(f"{mark} {kind:26} {row['tensors']:4} tensors  error {row['error']:.1e}{own}  {row['at']}")
+    if all(row["within"] for row in found["kinds"].values()):
+        verdict = "within the tolerance of"
+    elif found["ok"]:
+        verdict = "~ where marked, PyTorch's own float32 is beyond too:"
+    else:
+        verdict = "! BEYOND the tolerance of"
+    return "\n".join([*lines, f"  {verdict} {found['tolerance']:.0e}"])
 
 
 if __name__ == "__main__":
