@@ -6,7 +6,7 @@ use std::path::Path;
 
 use lockstep_nn::host_bytes;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensorError};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use tch::{Device, Kind, Tensor};
 
 /// Dense tensors by name.
@@ -44,11 +44,28 @@ pub(crate) fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
     fs::rename(&partial, path)
 }
 
+/// The tensors of a file, or what is wrong with it.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Named, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let tensor = |(name, view): (String, TensorView<'_>)| {
+        let kind = kind(view.dtype())
+            .ok_or_else(|| format!("`{name}` is {:?}; save it as float32", view.dtype()))?;
+        let shape: Vec<i64> =
+            view.shape().iter().map(|&n| i64::try_from(n).expect("fits into memory")).collect();
+        Ok((name, Tensor::from_data_size(view.data(), &shape, kind)))
+    };
+    file.tensors().into_iter().map(tensor).collect()
+}
+
+/// Element types of what is stored.
+const TYPES: [(Kind, Dtype); 3] =
+    [(Kind::Float, Dtype::F32), (Kind::Double, Dtype::F64), (Kind::Int64, Dtype::I64)];
+
+fn kind(dtype: Dtype) -> Option<Kind> {
+    TYPES.iter().find(|(_, other)| *other == dtype).map(|(kind, _)| *kind)
+}
+
 fn dtype(kind: Kind) -> Dtype {
-    match kind {
-        Kind::Float => Dtype::F32,
-        Kind::Double => Dtype::F64,
-        Kind::Int64 => Dtype::I64,
-        other => unreachable!("no state is kept as {other:?}"),
-    }
+    let found = TYPES.iter().find(|(other, _)| *other == kind);
+    found.expect("no state is kept in another type").1
 }

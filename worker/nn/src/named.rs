@@ -33,6 +33,11 @@ impl Byol {
         self.parameters(params).into_iter().chain(stats).collect()
     }
 
+    /// As [`Byol::network`], to write.
+    pub fn network_mut(&mut self, side: Side) -> Vec<(String, Tensor)> {
+        self.network(side)
+    }
+
     /// The parameters that lie in a buffer of this model's layout, such as its momentum.
     pub fn parameters(&self, flat: &Tensor) -> Vec<(String, Tensor)> {
         let inside = self.layout().params().iter();

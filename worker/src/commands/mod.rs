@@ -4,12 +4,16 @@
 //! by `main` and ends with [`failure`].
 
 pub mod eval;
+pub mod export;
+pub(crate) mod features;
+pub mod import;
 pub mod pack;
 pub(crate) mod progress;
 pub mod report;
 pub mod verify;
 
 pub(crate) mod output;
+pub(crate) mod source;
 
 use std::process::ExitCode;
 
