@@ -35,6 +35,8 @@ pub struct RunConfig {
     pub control: Control,
     /// Collectives.
     pub collective: Collective,
+    /// Steps that workers write out, to be recomputed by another program.
+    pub audit: Audit,
 }
 
 /// `[run]`
@@ -312,4 +314,14 @@ pub struct Collective {
     pub bucket_mib: u32,
     /// Seconds after which a silent peer ends a collective.
     pub timeout_s: u32,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Steps to write out, counted from 0.
+    pub steps: Vec<u64>,
+    /// Folder on the workers' machines that gets a `step-K` folder for each; empty: none.
+    pub dir: String,
 }

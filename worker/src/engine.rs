@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 
-use lockstep_data::{EvalConfig, OrderConfig, ViewRecipe};
+use lockstep_data::{Dataset, EvalConfig, OrderConfig, ViewRecipe};
 use lockstep_nn::{Init, ModelSpec, Optimizer, Padding, ResNetSpec, Stem, TargetInit};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
@@ -81,6 +81,15 @@ fn optimizer(optimizer: &config::Optimizer) -> Optimizer {
         nesterov: optimizer.nesterov,
         weight_decay: optimizer.weight_decay,
     }
+}
+
+/// Classes of a data set; 0: it has no labels.
+///
+/// # Panics
+///
+/// Never: labels are 32 bits.
+pub fn classes(dataset: &Dataset) -> u32 {
+    u32::try_from(dataset.manifest().classes().len()).expect("labels are 32 bits")
 }
 
 /// The random views of a run.

@@ -13,6 +13,7 @@ use crate::loss;
 use crate::optimizer::Optimizer;
 use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
+use crate::recording::Recorder;
 use crate::resnet::{self, ResNet, ResNetSpec};
 use crate::store::{Running, Store, signed};
 use crate::tensor;
@@ -124,6 +125,7 @@ pub struct Byol {
     running: [Running; 2],
     /// Running averages as they will be once the step in flight, so far, is applied.
     next_running: Option<[Running; 2]>,
+    pub(crate) recorder: Recorder,
 }
 
 /// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, images the probe got right.
@@ -164,6 +166,7 @@ impl Byol {
             gradients: store(all, layout.len() + tail),
             running: [Running::new(&layout), Running::new(&layout)],
             next_running: None,
+            recorder: Recorder::default(),
             spec,
             layout,
             encoder,
@@ -298,7 +301,9 @@ impl Byol {
             self.projector.backward(&mut pass, &tape.projector, &d_projections)?;
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
-        pass.sink.finish()
+        pass.sink.finish()?;
+        self.recorder.record(seen, loss, &self.gradients);
+        Ok(())
     }
 
     /// Whether the summed gradients and the loss are all numbers. Every rank sees the same sums, so all

@@ -69,7 +69,8 @@ impl Store {
     }
 }
 
-fn view(flat: &Tensor, spec: &ParamSpec) -> Tensor {
+/// One parameter of a flat buffer, in its logical shape.
+pub(crate) fn view(flat: &Tensor, spec: &ParamSpec) -> Tensor {
     let stretch = flat.narrow(0, signed(spec.offset), signed(spec.len()));
     match (spec.role, spec.shape.as_slice()) {
         (Role::Convolution, &[out, input, height, width]) => {
