@@ -11,6 +11,7 @@ main() {
     step "examples in the documentation" cargo test --workspace --doc
     # The process tests start these; testing a library does not build them.
     step "programs" cargo build --workspace --bins
+    step "steps recomputed by PyTorch" deploy/reference.sh --if-found
     # Last, so that the summary of the tests closes the output.
     step "tests" tests
     printf '\nall checks passed in %s s\n' "$SECONDS"

@@ -44,6 +44,13 @@ pub struct ServeArgs {
     /// Sets one configuration key, for example --set schedule.steps=20; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_assignment)]
     pub set: Vec<(String, String)>,
+    /// Step, counted from 0, that all workers write out so that another program can recompute it; may be
+    /// repeated; short for --set audit.steps=[K,…]
+    #[arg(long, value_name = "K", requires = "audit_dir")]
+    pub audit_step: Vec<u64>,
+    /// Folder for audited steps that all workers can write to; short for --set audit.dir=DIR
+    #[arg(long, value_name = "DIR", requires = "audit_step")]
+    pub audit_dir: Option<PathBuf>,
     /// Where workers connect; port 0: any free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7400")]
     pub listen: SocketAddr,

@@ -32,6 +32,11 @@ pub fn resolve(args: ServeArgs) -> anyhow::Result<(Options, Resolved)> {
     let file = args.config.as_deref().map(read).transpose()?;
     let mut flags = args.set;
     flags.extend(args.world.map(|world| ("run.world".to_owned(), world.to_string())));
+    if let Some(dir) = &args.audit_dir {
+        let dir = std::path::absolute(dir).context("find the folder of --audit-dir")?;
+        flags.push(("audit.steps".to_owned(), format!("{:?}", args.audit_step)));
+        flags.push(("audit.dir".to_owned(), dir.display().to_string()));
+    }
     let layers = Layers { preset: args.preset, file, env: environment(), flags };
     let resolved = layers.resolve()?;
     let in_state_dir = args.state_dir.as_deref().map(|dir| dir.join("steps.jsonl"));

@@ -35,6 +35,8 @@ pub struct RunConfig {
     pub control: Control,
     /// Collectives.
     pub collective: Collective,
+    /// Steps that workers write out, to be recomputed by another program.
+    pub audit: Audit,
 }
 
 /// `[run]`
@@ -140,6 +142,8 @@ pub enum TargetInit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
+    /// 16-bit activations and working weights; weights, gradients, statistics and sums stay 32-bit.
+    Bf16,
     /// 32-bit.
     F32,
     /// 64-bit, for tests of exactness.
@@ -314,4 +318,14 @@ pub struct Collective {
     pub bucket_mib: u32,
     /// Seconds after which a silent peer ends a collective.
     pub timeout_s: u32,
+}
+
+/// `[audit]`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// Steps to write out, counted from 0.
+    pub steps: Vec<u64>,
+    /// Folder on the workers' machines that gets a `step-K` folder for each; empty: none.
+    pub dir: String,
 }

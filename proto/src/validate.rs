@@ -65,6 +65,10 @@ pub(crate) enum Kind {
     Number(Interval),
     /// So many finite numbers.
     Numbers(usize, Interval),
+    /// At most so many steps.
+    Steps(usize),
+    /// A path, or nothing.
+    Path,
 }
 
 /// Numbers between two finite ends, so NaN and infinity are in none.
@@ -88,7 +92,7 @@ const MAX_TOML: u64 = i64::MAX as u64;
 const MAX_NAME: usize = 64;
 
 use Interval::{Closed, Over, Under};
-use Kind::{Choice, Flag, Name, Number, Numbers, Whole};
+use Kind::{Choice, Flag, Name, Number, Numbers, Path, Steps, Whole};
 
 const fn key(name: &'static str, kind: Kind, meaning: &'static str) -> Key {
     Key { name, kind, meaning }
@@ -114,7 +118,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("model.bn_eps", Number(Closed(1e-12, 0.1)), "the number added to the variance in batch norm"),
     key("model.bn_decay", Number(SHARE), "the share of the old running average that a batch-norm update keeps"),
     key("model.bn_group", Whole(0, 4096), "the number of lanes that batch norm normalizes together, within a worker; 0 for the whole batch of all workers"),
-    key("model.dtype", Choice(&["f32", "f64"]), "the type of number that the engine computes in; `f64` is for tests of exactness"),
+    key("model.dtype", Choice(&["bf16", "f32", "f64"]), "the type of number that the engine computes in: `bf16` with f32 weights, `f64` for tests of exactness"),
 
     key("data.image_size", Whole(8, 1024), "the side of the square views, in pixels"),
     key("data.eval_resize", Whole(8, 2048), "the short side of an image before the centre crop of evaluation, in pixels"),
@@ -172,6 +176,9 @@ pub(crate) const KEYS: &[Key] = &[
 
     key("collective.bucket_mib", Whole(1, 1024), "the size of a gradient bucket, in MiB"),
     key("collective.timeout_s", Whole(1, 3600), "the silence of a peer that ends a collective, in seconds"),
+
+    key("audit.steps", Steps(100), "the steps, counted from 0, that all workers write out so that another program can recompute them"),
+    key("audit.dir", Path, "the folder, on the workers' machines, that audited steps are written to"),
 ];
 
 impl Kind {
@@ -189,12 +196,18 @@ impl Kind {
                 matches!(value, ValueKind::Array(list)
                     if list.len() == *length && list.iter().all(in_range))
             }
+            Steps(most) => {
+                let is_step = |x: &::config::Value| whole(&x.kind).is_some_and(|n| n <= MAX_STEPS);
+                matches!(value, ValueKind::Array(list)
+                    if list.len() <= *most && list.iter().all(is_step))
+            }
+            Path => text(value).is_some_and(|path| !path.contains(char::is_control)),
         }
     }
 
     /// Whether a value given as bare text is that text, rather than a number or a list in TOML.
     pub(crate) fn is_text(&self) -> bool {
-        matches!(self, Name | Choice(_))
+        matches!(self, Name | Choice(_) | Path)
     }
 
     /// Ends the sentence "must be …".
@@ -208,6 +221,10 @@ impl Kind {
             Numbers(length, interval) => {
                 format!("a list of {length} numbers, each {}", interval.in_words())
             }
+            Steps(most) => {
+                format!("a list of up to {most} whole numbers from 0 to {MAX_STEPS}")
+            }
+            Path => "a path without control characters, or empty".to_owned(),
         }
     }
 }
@@ -359,6 +376,11 @@ pub(crate) const RULES: &[Rule] = &[
         holds: |c| c.control.lease_ms > 2 * c.control.heartbeat_ms,
     },
     Rule {
+        keys: &["audit.steps", "audit.dir"],
+        sentence: "an audit needs both steps and a folder; give both or neither",
+        holds: |c| c.audit.steps.is_empty() == c.audit.dir.is_empty(),
+    },
+    Rule {
         keys: &["augment.crop_area"],
         sentence: ORDERED,
         holds: |c| c.augment.crop_area.is_sorted(),
@@ -429,6 +451,7 @@ mod tests {
             ("schedule.global_batch", "a whole number from 2 to 1048576"),
             ("augment.crop_area", "a list of 2 numbers, each over 0.0 and up to 1.0"),
             ("probe.enabled", "true or false"),
+            ("audit.steps", "a list of up to 100 whole numbers from 0 to 1000000000"),
         ] {
             assert_eq!(find(key).unwrap().kind.range(), range);
         }

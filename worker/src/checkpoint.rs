@@ -13,12 +13,14 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use lockstep_nn::{Byol, host_bytes};
+use lockstep_nn::Byol;
 use lockstep_proto::config::RunConfig;
-use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::tensor_file;
 
 /// Version of the layout on disk.
 const FORMAT: u32 = 1;
@@ -141,12 +143,8 @@ impl Snapshot {
     }
 
     fn serialize(&self, path: &Path) -> Result<Vec<u8>, CheckpointError> {
-        let views = self.tensors.iter().map(|(name, flat)| {
-            let dtype = if flat.kind() == Kind::Double { Dtype::F64 } else { Dtype::F32 };
-            let view = TensorView::new(dtype, vec![flat.numel()], host_bytes(flat));
-            (*name, view.expect("flat buffers are dense"))
-        });
-        safetensors::serialize(views, None).map_err(|error| CheckpointError::Io {
+        let tensors = self.tensors.iter().map(|(name, flat)| (*name, flat));
+        tensor_file::serialize(tensors).map_err(|error| CheckpointError::Io {
             action: "serialize",
             path: path.to_owned(),
             source: io::Error::other(error),

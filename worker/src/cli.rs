@@ -35,6 +35,10 @@ pub enum Command {
     VerifyShards(commands::verify::VerifyArgs),
     /// Judge an encoder.
     Eval(commands::eval::EvalArgs),
+    /// Write an encoder for other programs.
+    Export(commands::export::ExportArgs),
+    /// Start a run from the weights of another program.
+    Import(commands::import::ImportArgs),
     /// Write a report of a run as one HTML file.
     Report(commands::report::ReportArgs),
     /// Measure this machine.

@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 
-use lockstep_data::{EvalConfig, OrderConfig, ViewRecipe};
+use lockstep_data::{Dataset, EvalConfig, OrderConfig, ViewRecipe};
 use lockstep_nn::{Init, ModelSpec, Optimizer, Padding, ResNetSpec, Stem, TargetInit};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
@@ -13,9 +13,10 @@ const EVAL_BATCH: usize = 256;
 /// The model of a run, for a data set of `classes` classes (0: no labels).
 pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec {
     let model = &config.model;
-    let kind = match model.dtype {
-        Dtype::F32 => Kind::Float,
-        Dtype::F64 => Kind::Double,
+    let (kind, compute) = match model.dtype {
+        Dtype::Bf16 => (Kind::Float, Kind::BFloat16),
+        Dtype::F32 => (Kind::Float, Kind::Float),
+        Dtype::F64 => (Kind::Double, Kind::Double),
     };
     let element_bytes = kind.elt_size_in_bytes();
     ModelSpec {
@@ -41,6 +42,7 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
         accumulate: config.schedule.accumulate,
         bucket_elements: config.collective.bucket_mib as usize * (1 << 20) / element_bytes,
         kind,
+        compute,
         device,
     }
 }
@@ -80,6 +82,15 @@ fn optimizer(optimizer: &config::Optimizer) -> Optimizer {
         nesterov: optimizer.nesterov,
         weight_decay: optimizer.weight_decay,
     }
+}
+
+/// Classes of a data set; 0: it has no labels.
+///
+/// # Panics
+///
+/// Never: labels are 32 bits.
+pub fn classes(dataset: &Dataset) -> u32 {
+    u32::try_from(dataset.manifest().classes().len()).expect("labels are 32 bits")
 }
 
 /// The random views of a run.

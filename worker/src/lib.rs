@@ -8,7 +8,7 @@
 //!
 //! * [`cli`]: arguments; [`run()`]: one worker from start to end;
 //! * `trainer.rs`: the one loop of this process; `world.rs`: forming a world;
-//! * [`checkpoint`], `archive.rs`: the state on disk;
+//! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
 //! * [`engine`]: from the run's configuration to model and pipeline;
 //! * [`eval`], [`report`], [`commands`]: what one does before and after training.
 //!
@@ -23,12 +23,14 @@ pub mod eval;
 pub mod report;
 
 mod archive;
+mod audit;
 mod border;
 mod ending;
 mod meters;
 mod online_knn;
 mod run;
 mod session;
+mod tensor_file;
 #[cfg(test)]
 mod testing;
 mod trainer;

@@ -10,7 +10,7 @@ use lockstep_service::exit::{Failure, conclude, usage};
 use lockstep_service::telemetry;
 use worker::Meters;
 use worker::cli::{Cli, Command};
-use worker::commands::{self, bench, eval, pack, report, verify};
+use worker::commands::{self, bench, eval, export, import, pack, report, verify};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         (Some(Command::Pack(args)), _) => pack::run(args),
         (Some(Command::VerifyShards(args)), _) => verify::run(args),
         (Some(Command::Eval(args)), _) => eval::run(args),
+        (Some(Command::Export(args)), _) => export::run(args),
+        (Some(Command::Import(args)), _) => import::run(args),
         (Some(Command::Report(args)), _) => report::run(args),
         (Some(Command::Bench(args)), _) => bench::run(args),
         (None, Some(args)) => return conclude(worker::run(args, &meters)),

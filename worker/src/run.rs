@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::border::border;
 use crate::cli::TrainArgs;
 use crate::commands::{Misuse, is_fault_of_input};
+use crate::engine;
 use crate::meters::Meters;
 use crate::session::{self, SessionFailure, Target};
 use crate::trainer::{self, Equipment};
@@ -103,7 +104,7 @@ fn target(args: &TrainArgs, dataset: &Dataset, device: Device) -> Target {
         data: DataSet {
             fingerprint: manifest.fingerprint(),
             samples: manifest.samples(),
-            classes: u32::try_from(manifest.classes().len()).expect("labels are 32 bits"),
+            classes: engine::classes(dataset),
         },
     };
     Target { address: args.coordinator.clone(), hello, patience: args.patience() }

@@ -27,6 +27,7 @@ use lockstep_proto::{
 use tch::Device;
 
 use crate::archive::Archive;
+use crate::audit::{self, Audit};
 use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Snapshot};
 use crate::ending::{Ended, StepError, TrainerError};
@@ -56,6 +57,8 @@ pub(crate) struct Trainer {
     model: Byol,
     step: Step,
     cursor: Cursor,
+    /// Nothing but what the seed makes.
+    fresh: bool,
     archive: Archive,
 }
 
@@ -77,12 +80,13 @@ impl Trainer {
     /// Builds the model and loads the newest checkpoint of this run, if there is one.
     fn new(equipment: Equipment, end: TrainerEnd, welcome: Welcome) -> Result<Self, TrainerError> {
         let Welcome { run_id, config, .. } = welcome;
-        let classes = classes(&equipment.dataset);
+        let classes = engine::classes(&equipment.dataset);
         let spec = engine::model_spec(&config, classes, equipment.device);
         let mut model = Byol::new(spec, config.run.seed);
         let (mut step, mut cursor) = (Step(0), Cursor(0));
         let newest =
             equipment.checkpoints.as_deref().map(Checkpoint::newest).transpose()?.flatten();
+        let fresh = newest.is_none();
         if let Some(checkpoint) = newest {
             checkpoint.check(&run_id, &equipment.dataset.manifest().fingerprint(), &config)?;
             checkpoint.load_into(&mut model)?;
@@ -90,7 +94,7 @@ impl Trainer {
             tracing::info!(step = step.0, path = %checkpoint.path().display(), "resuming");
         }
         let archive = Archive::new(equipment.checkpoints.clone(), &config.checkpoint);
-        Ok(Self { equipment, end, run_id, config, model, step, cursor, archive })
+        Ok(Self { equipment, end, run_id, config, model, step, cursor, fresh, archive })
     }
 
     /// The loop.
@@ -126,7 +130,7 @@ impl Trainer {
             Ok(comm) => comm,
             Err(error) => return Ok(Ended::Failed(error)),
         };
-        (self.step, self.cursor) = (world.start.step, world.start.cursor);
+        (self.step, self.cursor, self.fresh) = (world.start.step, world.start.cursor, false);
         tracing::info!(ranks = world.members.len(), step = self.step.0, "world formed");
         let mut loader = self.start_loader(world)?;
         let mut plans = VecDeque::new();
@@ -241,12 +245,18 @@ impl Trainer {
         let views = self.views(&batch);
         let rates = Rates { learning_rate: plan.learning_rate, decay: plan.decay };
         let stop = self.end.shared.wants_stop();
+        let audit = Audit::begin(&self.config.audit, (plan.step, world.rank), &mut self.model);
         let outcome = step(&mut self.model, &views, rates, stop, comm)?;
 
         let (report, applied) = match outcome {
             Outcome::Applied(report) => (report, true),
             Outcome::Skipped(report) => (report, false),
         };
+        if let Some(audit) = audit.filter(|_| applied) {
+            let config = &self.config;
+            let facts = audit::Facts { config, world, plan, batch: &batch, loss: report.loss };
+            audit.finish(&mut self.model, &facts);
+        }
         self.cursor.0 += 1;
         self.step.0 += u64::from(applied);
         let edge = if report.stop { Edge::Stop } else { Edge::Go };
@@ -272,8 +282,9 @@ impl Trainer {
     /// kNN accuracy, when it is due: every rank looks at a part of the images.
     fn knn(&self, world: &World, comm: &mut Communicators) -> Result<Option<f64>, StepError> {
         let every = self.config.knn.every_steps;
-        let due =
-            every > 0 && self.step.0.is_multiple_of(every) && classes(&self.equipment.dataset) > 0;
+        let due = every > 0
+            && self.step.0.is_multiple_of(every)
+            && engine::classes(&self.equipment.dataset) > 0;
         if !due {
             return Ok(None);
         }
@@ -341,7 +352,7 @@ impl Trainer {
             step: self.step.0,
             cursor: self.cursor.0,
             total_steps: world.total_steps,
-            classes: classes(&self.equipment.dataset),
+            classes: engine::classes(&self.equipment.dataset),
             dataset: self.equipment.dataset.manifest().fingerprint(),
             digest: self.digest().0,
             checksum: 0,
@@ -358,7 +369,7 @@ impl Trainer {
     }
 
     fn enlist(&self) {
-        let state = (self.step > Step(0)).then(|| self.state());
+        let state = (!self.fresh).then(|| self.state());
         let collective_address = self.equipment.advertised;
         self.end.say(WorkerMessage::Enlist(Enlist { collective_address, state }));
     }
@@ -393,8 +404,4 @@ impl Trainer {
 enum Edge {
     Go,
     Stop,
-}
-
-fn classes(dataset: &Dataset) -> u32 {
-    u32::try_from(dataset.manifest().classes().len()).expect("labels are 32 bits")
 }

@@ -59,8 +59,8 @@ impl BatchNorm {
             .zip(&moments)
             .enumerate()
             .map(|(stream, (x, moments))| {
-                let params = pass.networks[stream].params;
-                let (gamma, beta) = (params.values(self.gamma), params.values(self.beta));
+                let masters = pass.networks[stream].weights.masters;
+                let (gamma, beta) = (masters.values(self.gamma), masters.values(self.beta));
                 kernels::normalize(x, moments, (&gamma, &beta), after(stream))
             })
             .collect();
@@ -88,7 +88,7 @@ impl BatchNorm {
         pass.sink.put_host(self.gamma, &d_gamma)?;
         pass.grouping.reduce(pass.comm, &mut sums)?;
         let count = pass.grouping.images * spatial(x);
-        let gamma = pass.params.values(self.gamma);
+        let gamma = pass.weights.masters.values(self.gamma);
         let dx = kernels::input_gradient(&dy, x, moments, &gamma, (&sums, count));
         Ok((dx, dy))
     }

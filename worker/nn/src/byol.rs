@@ -11,8 +11,9 @@ use crate::init::{self, Init, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
 use crate::optimizer::Optimizer;
-use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS};
+use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
+use crate::recording::Recorder;
 use crate::resnet::{self, ResNet, ResNetSpec};
 use crate::store::{Running, Store, signed};
 use crate::tensor;
@@ -51,8 +52,10 @@ pub struct ModelSpec {
     pub accumulate: u32,
     /// Elements of a gradient bucket.
     pub bucket_elements: usize,
-    /// Element type of the engine: `Float` or `Double`.
+    /// Element type of weights, gradients and momentum: `Float` or `Double`.
     pub kind: Kind,
+    /// Element type of activations and of the weights they meet: `kind`, or `BFloat16` where that is `Float`.
+    pub compute: Kind,
     /// Where the engine runs.
     pub device: Device,
 }
@@ -119,10 +122,13 @@ pub struct Byol {
     target: Store,
     momentum: Store,
     gradients: Store,
+    /// θ and ξ in the type that is computed in, where that is another one.
+    working: Option<[Store; 2]>,
     plan: Plan,
     running: [Running; 2],
     /// Running averages as they will be once the step in flight, so far, is applied.
     next_running: Option<[Running; 2]>,
+    pub(crate) recorder: Recorder,
 }
 
 /// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, images the probe got right.
@@ -151,14 +157,19 @@ impl Byol {
             Store::zeros(&layout.params()[..params], len, spec.kind, spec.device)
         };
         let all = layout.params().len();
+        let (online, target) = (store(all, layout.len()), store(target_params, target_len));
+        let working = (spec.compute != spec.kind)
+            .then(|| [&online, &target].map(|s| s.in_kind(layout.params(), spec.compute)));
         let mut model = Self {
             plan: Plan::new(&lengths, spec.bucket_elements),
-            online: store(all, layout.len()),
-            target: store(target_params, target_len),
+            online,
+            target,
+            working,
             momentum: store(all, layout.len()),
             gradients: store(all, layout.len() + tail),
             running: [Running::new(&layout), Running::new(&layout)],
             next_running: None,
+            recorder: Recorder::default(),
             spec,
             layout,
             encoder,
@@ -200,6 +211,14 @@ impl Byol {
         f64::from(self.spec.global_batch)
     }
 
+    /// Brings the working copies up to the masters, if there are any.
+    fn cast_weights(&mut self) {
+        let masters = [&self.online, &self.target];
+        for (working, master) in self.working.iter_mut().flatten().zip(masters) {
+            working.flat_mut().copy_(master.flat());
+        }
+    }
+
     /// Walks both networks over both views in one wave.
     pub(crate) fn forward(
         &mut self,
@@ -207,6 +226,10 @@ impl Byol {
         comm: &mut Communicators,
     ) -> Result<(Seen, Tape), CollectiveError> {
         let _span = tracing::info_span!("forward").entered();
+        if part.turn.first {
+            self.cast_weights();
+        }
+        let [online, target] = working(self.working.as_ref());
         let next = self.next_running.take().filter(|_| !part.turn.first);
         let next = next.unwrap_or_else(|| self.running.clone()).into();
         let rows = part.images_vbchw.size()[0] / signed(VIEWS);
@@ -214,8 +237,8 @@ impl Byol {
         let comm = comm.statistics.as_mut();
         let mut pass = Forward {
             networks: vec![
-                Network { params: &self.online, running: &self.running[0] },
-                Network { params: &self.target, running: &self.running[1] },
+                Network { weights: Weights::new(&self.online, online), running: &self.running[0] },
+                Network { weights: Weights::new(&self.target, target), running: &self.running[1] },
             ],
             mode: Mode::Batch(BatchStatistics::new(comm, grouping, next, self.spec.bn_decay)),
         };
@@ -226,16 +249,15 @@ impl Byol {
         let Mode::Batch(batch) = pass.mode else { unreachable!("made above") };
         self.next_running = Some(batch.finish()?.try_into().expect("one per network"));
 
-        let representation_bf = representations[0].narrow(0, 0, rows);
+        let exact = |x: &Tensor| x.to_kind(self.spec.kind);
+        let representation_bf = exact(&representations[0].narrow(0, 0, rows));
         let probe = self.probe.as_ref().zip(part.labels_b.as_ref()).map(|(probe, labels)| {
             probe.look(&self.online, &representation_bf, labels, self.global_batch())
         });
-        let [projection, target_projection] =
-            <[Tensor; 2]>::try_from(projections).expect("two streams");
         let seen = Seen {
-            predictions: predictions.into_iter().next().expect("one stream"),
-            target_projections: target_projection,
-            projections: projection,
+            predictions: exact(&predictions[0]),
+            target_projections: exact(&projections[1]),
+            projections: exact(&projections[0]),
             probe,
         };
         let turn = part.turn;
@@ -255,7 +277,7 @@ impl Byol {
         let span = tracing::info_span!("backward").entered();
         let tail = self.tail(seen, loss, wants_stop);
         let mut pass = Backward {
-            params: &self.online,
+            weights: Weights::new(&self.online, working(self.working.as_ref())[0]),
             grouping: tape.grouping,
             sink: Gradients::new(
                 &mut self.gradients,
@@ -269,12 +291,15 @@ impl Byol {
         if let (Some(probe), Some((_, gradient))) = (&self.probe, &seen.probe) {
             probe.backward(&mut pass, &tape.representation_bf, gradient)?;
         }
-        let d_projections = self.predictor.backward(&mut pass, &tape.predictor, d_predictions)?;
+        let d_predictions = d_predictions.to_kind(self.spec.compute);
+        let d_projections = self.predictor.backward(&mut pass, &tape.predictor, &d_predictions)?;
         let d_representations =
             self.projector.backward(&mut pass, &tape.projector, &d_projections)?;
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
-        pass.sink.finish()
+        pass.sink.finish()?;
+        self.recorder.record(seen, loss, &self.gradients);
+        Ok(())
     }
 
     /// Whether the summed gradients and the loss are all numbers. Every rank sees the same sums, so all
@@ -333,7 +358,8 @@ impl Byol {
         let side = i64::from(side);
         let images = Tensor::from_slice(pixels).view([signed(count), side, side, 3]);
         let images = images.permute([0, 3, 1, 2]).to_device(self.spec.device);
-        let network = Network { params: &self.online, running: &self.running[0] };
+        let weights = Weights::new(&self.online, None);
+        let network = Network { weights, running: &self.running[0] };
         let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate };
         let (representations, _) = self
             .encoder
@@ -391,4 +417,9 @@ impl Byol {
         }
         hash.digest()
     }
+}
+
+/// Working copies of the online and the target network, where there are any.
+fn working(copies: Option<&[Store; 2]>) -> [Option<&Store>; 2] {
+    copies.map_or([None, None], |copies| copies.each_ref().map(Some))
 }

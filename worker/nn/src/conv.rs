@@ -88,7 +88,7 @@ impl ConvBn {
         want_input: bool,
     ) -> Result<(Option<Tensor>, Tensor), CollectiveError> {
         let (d_conv, masked) = self.bn.backward(pass, &saved.bn, dy)?;
-        let weight = pass.params.get(self.weight);
+        let weight = pass.weights.working.get(self.weight);
         let (dx, d_weight) = self.window.convolve_backward(&d_conv, &saved.x, weight, want_input);
         pass.sink.put(self.weight, &d_weight)?;
         Ok((dx.map(|dx| kernels::rows(&dx)), masked))

@@ -30,7 +30,7 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, pass: &Forward<'_>, stream: usize, x: &Tensor) -> Tensor {
-        self.apply(pass.networks[stream].params, x)
+        self.apply(pass.networks[stream].weights.working, x)
     }
 
     /// With the weights of one network.
@@ -46,7 +46,7 @@ impl Linear {
         dy: &Tensor,
     ) -> Result<Tensor, CollectiveError> {
         self.backward_weights(pass, x, dy)?;
-        Ok(dy.matmul(pass.params.get(self.weight)))
+        Ok(dy.matmul(pass.weights.working.get(self.weight)))
     }
 
     /// As [`Linear::backward`], where nothing lies below.

@@ -13,10 +13,25 @@ use crate::layout::{ParamId, StatsSpec};
 use crate::store::{Running, Store};
 use crate::tensor;
 
+/// The weights of one network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weights<'a> {
+    /// What the optimizer moves.
+    pub(crate) masters: &'a Store,
+    /// The same values in the type that is computed in; the masters themselves where that is theirs.
+    pub(crate) working: &'a Store,
+}
+
+impl<'a> Weights<'a> {
+    pub(crate) fn new(masters: &'a Store, working: Option<&'a Store>) -> Self {
+        Self { masters, working: working.unwrap_or(masters) }
+    }
+}
+
 /// Weights and running statistics of one stream's network.
 #[derive(Debug)]
 pub(crate) struct Network<'a> {
-    pub(crate) params: &'a Store,
+    pub(crate) weights: Weights<'a>,
     pub(crate) running: &'a Running,
 }
 
@@ -98,7 +113,7 @@ impl Forward<'_> {
 
     /// One parameter of one stream's network.
     pub(crate) fn param(&self, stream: usize, id: ParamId) -> &Tensor {
-        self.networks[stream].params.get(id)
+        self.networks[stream].weights.working.get(id)
     }
 }
 
@@ -174,7 +189,7 @@ pub(crate) fn sum_over_ranks(
 
 /// A backward pass of the online network.
 pub(crate) struct Backward<'a> {
-    pub(crate) params: &'a Store,
+    pub(crate) weights: Weights<'a>,
     /// As in [`BatchStatistics`].
     pub(crate) grouping: Grouping,
     /// Receives each gradient as soon as it is final.

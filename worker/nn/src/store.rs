@@ -22,6 +22,11 @@ impl Store {
         Self { flat, views }
     }
 
+    /// A buffer of another element type for the same parameters.
+    pub(crate) fn in_kind(&self, params: &[ParamSpec], kind: Kind) -> Self {
+        Self::zeros(&params[..self.views.len()], self.flat.numel(), kind, self.flat.device())
+    }
+
     /// All elements, padding included.
     pub(crate) fn flat(&self) -> &Tensor {
         &self.flat
@@ -64,7 +69,8 @@ impl Store {
     }
 }
 
-fn view(flat: &Tensor, spec: &ParamSpec) -> Tensor {
+/// One parameter of a flat buffer, in its logical shape.
+pub(crate) fn view(flat: &Tensor, spec: &ParamSpec) -> Tensor {
     let stretch = flat.narrow(0, signed(spec.offset), signed(spec.len()));
     match (spec.role, spec.shape.as_slice()) {
         (Role::Convolution, &[out, input, height, width]) => {

@@ -49,7 +49,7 @@ impl Views {
                 images_vbchw: images
                     .permute([0, 3, 1, 2])
                     .to_device(spec.device)
-                    .to_kind(spec.kind),
+                    .to_kind(spec.compute),
                 labels_b: spec.classes.map(|_| labels.to_device(spec.device)),
                 turn: Turn { first: index == 0, last: index + 1 == count },
             }

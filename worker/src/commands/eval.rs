@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use anyhow::Context;
 use lockstep_data::Dataset;
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::layers::{Layers, parse_assignment};
 use serde::Serialize;
 
 use crate::checkpoint::Checkpoint;
-use crate::commands::Misuse;
+use crate::commands::features::{self, FeaturesArgs};
 use crate::commands::output::{Format, count, percent};
+use crate::commands::source::ConfigArgs;
+use crate::commands::{Misuse, source};
 use crate::eval::knn;
 use crate::eval::{self, Features, Views};
 
@@ -26,6 +27,8 @@ pub struct EvalArgs {
 enum Protocol {
     /// Top-1 accuracy of a weighted vote of nearest neighbours.
     Knn(KnnArgs),
+    /// The representations themselves, in a file.
+    Features(FeaturesArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,21 +58,13 @@ struct KnnArgs {
 #[derive(Debug, clap::Args)]
 struct SourceArgs {
     /// Folder of a run's checkpoints; the newest sound one is taken.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "preset", "config", "set"])]
     checkpoints: Option<PathBuf>,
     /// One checkpoint.
-    #[arg(long, value_name = "DIR", conflicts_with = "checkpoints")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["preset", "config", "set"])]
     checkpoint: Option<PathBuf>,
-    /// Built-in configuration, where there is no checkpoint.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["checkpoints", "checkpoint"])]
-    preset: Option<String>,
-    /// Configuration file, where there is no checkpoint.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["checkpoints", "checkpoint"])]
-    config: Option<PathBuf>,
-    /// One value of the configuration, where there is no checkpoint.
-    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_assignment,
-          conflicts_with_all = ["checkpoints", "checkpoint"])]
-    set: Vec<(String, String)>,
+    #[command(flatten)]
+    config: ConfigArgs,
 }
 
 /// How neighbours vote.
@@ -115,9 +110,13 @@ struct Found {
 
 /// Evaluates, and prints the accuracy.
 pub fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
-    let Protocol::Knn(args) = &args.protocol;
-    let found = evaluate(args)?;
-    Format::from_flag(args.json).print(&summary(&found), &found)?;
+    match &args.protocol {
+        Protocol::Knn(args) => {
+            let found = evaluate(args)?;
+            Format::from_flag(args.json).print(&summary(&found), &found)?;
+        }
+        Protocol::Features(args) => features::run(args)?,
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -156,30 +155,14 @@ enum Source {
 
 impl Source {
     fn find(args: &SourceArgs) -> anyhow::Result<Self> {
-        if let Some(path) = &args.checkpoint {
-            let checkpoint = Checkpoint::open(path).context("open the checkpoint")?;
+        let (one, of_a_run) = (args.checkpoint.as_deref(), args.checkpoints.as_deref());
+        if let Some(checkpoint) = source::checkpoint(one, of_a_run)? {
             return Ok(Self::Checkpoint(Box::new(checkpoint)));
         }
-        if let Some(folder) = &args.checkpoints {
-            return Ok(Self::Checkpoint(Box::new(newest(folder)?)));
-        }
-        if args.preset.is_none() && args.config.is_none() {
-            let problem = "nothing to evaluate: give `--checkpoints DIR` or `--checkpoint DIR`, or \
-                           `--preset NAME` or `--config FILE` with `--untrained` or `--raw-pixels`";
-            return Err(Misuse(problem.to_owned()).into());
-        }
-        let file = args.config.as_ref().map(|path| {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Misuse(format!("cannot read {}: {error}", path.display())))?;
-            Ok::<_, Misuse>((path.display().to_string(), text))
-        });
-        let layers = Layers {
-            preset: args.preset.clone(),
-            file: file.transpose()?,
-            env: Vec::new(),
-            flags: args.set.clone(),
-        };
-        Ok(Self::Config(Box::new(layers.resolve()?.config)))
+        let nothing = "nothing to evaluate: give `--checkpoints DIR` or `--checkpoint DIR`, or \
+                       `--preset NAME` or `--config FILE` with `--untrained` or `--raw-pixels`";
+        let config = args.config.resolve()?.ok_or_else(|| Misuse(nothing.to_owned()))?;
+        Ok(Self::Config(Box::new(config)))
     }
 
     fn config(&self) -> &RunConfig {
@@ -211,12 +194,6 @@ impl Source {
         let [bank, queries] = views;
         Ok([eval::encode(&model, bank)?, eval::encode(&model, queries)?])
     }
-}
-
-/// The newest sound checkpoint of a run.
-pub(crate) fn newest(folder: &std::path::Path) -> anyhow::Result<Checkpoint> {
-    let none = || Misuse(format!("there is no sound checkpoint in {}", folder.display()));
-    Ok(Checkpoint::newest(folder).context("find a checkpoint")?.ok_or_else(none)?)
 }
 
 fn summary(found: &Found) -> String {
@@ -260,7 +237,7 @@ mod tests {
         let folder = path.to_str().unwrap();
         let fixed = ["eval", "knn", "--bank", folder, "--queries", folder, "--k", "3"];
         let args = Cli::try_parse_from(fixed.iter().chain(flags))?.args;
-        let Protocol::Knn(args) = args.protocol;
+        let Protocol::Knn(args) = args.protocol else { panic!("kNN was asked for") };
         evaluate(&args)
     }
 

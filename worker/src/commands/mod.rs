@@ -5,12 +5,16 @@
 
 pub mod bench;
 pub mod eval;
+pub mod export;
+pub(crate) mod features;
+pub mod import;
 pub mod pack;
 pub(crate) mod progress;
 pub mod report;
 pub mod verify;
 
 pub(crate) mod output;
+pub(crate) mod source;
 
 use std::process::ExitCode;
 

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
 use crate::commands::Misuse;
-use crate::commands::eval::{VoteArgs, newest};
+use crate::commands::eval::VoteArgs;
 use crate::commands::output::{Format, percent};
+use crate::commands::source::newest;
 use crate::eval::knn;
 use crate::eval::{self, Features, Views};
 use crate::report::{Accuracies, Report, StepLine, neighbours, pairs, read_steps};

@@ -36,6 +36,7 @@ pub(crate) fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
         accumulate: 1,
         bucket_elements: 1000,
         kind: Kind::Double,
+        compute: Kind::Double,
         device: Device::Cpu,
     }
 }

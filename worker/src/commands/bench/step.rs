@@ -30,16 +30,16 @@ const PARTS: &[&str] =
 /// Trains on random images and prints the median speed, and where the time goes.
 #[derive(Debug, clap::Args)]
 pub(super) struct StepArgs {
-    /// Encoder; short for --set model.arch=A.
+    /// Encoder; short for `--set model.arch=A`.
     #[arg(long, default_value = "resnet50", value_name = "A")]
     arch: String,
-    /// Side of the views in pixels; short for --set data.image_size=S.
+    /// Side of the views in pixels; short for `--set data.image_size=S`.
     #[arg(long, default_value_t = 224, value_name = "S")]
     size: u32,
     /// Images of each rank per step.
     #[arg(long, default_value_t = 8, value_name = "B")]
     batch: u32,
-    /// Numbers that the engine computes in; short for --set model.dtype=D.
+    /// Numbers that the engine computes in; short for `--set model.dtype=D`.
     #[arg(long, default_value = "f32", value_name = "D")]
     dtype: String,
     /// Threads of each rank; 0: as many as there are cores.
@@ -85,7 +85,7 @@ pub(super) fn run(args: &StepArgs) -> anyhow::Result<ExitCode> {
     let config = configuration(args)?;
     set_threads(args.threads)?;
     let (times, parts) = measure(args, &config).context("run the steps")?;
-    let figures = figures(args, times, parts);
+    let figures = figures(args, times, &parts);
     Format::from_flag(args.json).print(&text(&figures), &figures)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -117,8 +117,8 @@ fn measure(args: &StepArgs, config: &RunConfig) -> Result<(Vec<Duration>, Times)
         rank: Rank(0),
         peers,
         secret: [0; 32].into(),
-        connect_deadline: Duration::from_secs(60),
-        op_deadline: Duration::from_secs(600),
+        connect_deadline: Duration::from_mins(1),
+        op_deadline: Duration::from_mins(10),
         channels: 2,
     };
     std::thread::scope(|scope| {
@@ -190,7 +190,7 @@ fn noise(args: &StepArgs, model: &Byol) -> Views {
     Views::new([&view(0), &view(7)], &labels, args.size, model.spec())
 }
 
-fn figures(args: &StepArgs, mut times: Vec<Duration>, parts: Times) -> Figures {
+fn figures(args: &StepArgs, mut times: Vec<Duration>, parts: &Times) -> Figures {
     let steps = f64::from(args.steps);
     let total = times.iter().sum::<Duration>();
     let other = total.saturating_sub(parts.values().sum());
@@ -222,19 +222,61 @@ fn peak_memory_mib() -> Option<u64> {
 
 fn text(figures: &Figures) -> String {
     let Figures { arch, size, batch, dtype, world, .. } = figures;
-    let mut text = format!(
+    let memory =
+        figures.peak_memory_mib.map_or_else(String::new, |mib| format!(", {mib} MiB at most"));
+    let head = format!(
         "{arch}, {size} px, {batch} images a rank, {dtype}, world {world}\n\
-         {:.2} images/s, {:.0} ms a step (median)",
+         {:.2} images/s, {:.0} ms a step (median){memory}\n",
         figures.images_per_second,
         figures.step_seconds * 1e3,
     );
-    if let Some(memory) = figures.peak_memory_mib {
-        text += &format!(", {memory} MiB at most");
-    }
-    text += "\n";
     let total: f64 = figures.milliseconds.iter().map(|(_, time)| time).sum();
-    for (part, time) in &figures.milliseconds {
-        text += &format!("  {part:<12} {time:>9.1} ms {:>5.1} %\n", 100.0 * time / total);
+    let line = |(part, time): &(&str, f64)| {
+        format!("  {part:<12} {time:>9.1} ms {:>5.1} %\n", 100.0 * time / total)
+    };
+    head + &figures.milliseconds.iter().map(line).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(world: u32, dtype: &str) -> StepArgs {
+        let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        StepArgs {
+            arch: "resnet18".into(),
+            size: 16,
+            batch: 2,
+            dtype: dtype.into(),
+            threads: 0,
+            world,
+            steps: 2,
+            set: vec![set("model.width", "0.0625"), set("model.projector_hidden", "8")],
+            json: false,
+        }
     }
-    text
+
+    #[test]
+    fn ranks_are_measured_together_and_the_parts_add_up() {
+        for (world, dtype) in [(1, "bf16"), (2, "f32")] {
+            let args = args(world, dtype);
+            let config = configuration(&args).unwrap();
+            let (times, parts) = measure(&args, &config).unwrap();
+            assert_eq!(times.len(), 2);
+            let measured = parts.values().sum::<Duration>();
+            assert!(
+                measured > Duration::ZERO && measured <= times.iter().sum::<Duration>(),
+                "{parts:?}"
+            );
+            let text = text(&figures(&args, times, &parts));
+            assert!(text.contains("convolution") && text.contains("images/s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_exist_is_refused() {
+        let mut args = args(1, "f32");
+        args.set.push(("model.depht".into(), "1".into()));
+        assert!(configuration(&args).unwrap_err().to_string().contains("model.depht"));
+    }
 }

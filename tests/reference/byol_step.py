@@ -1,0 +1,163 @@
+"""One BYOL step in plain PyTorch, on one machine, with autograd: what a distributed step must equal.
+
+Written from the paper (Grill et al. 2020, arXiv:2006.07733) and PyTorch's documentation. It knows nothing of
+ranks: the batch is the whole global batch. Tensors have torchvision's names.
+"""
+
+import torch
+import torch.nn.functional as F
+
+# Residual blocks per stage, and whether a block is a bottleneck (1x1, 3x3, 1x1) or basic (3x3, 3x3).
+DEPTHS = {
+    "resnet18": ([2, 2, 2, 2], False),
+    "resnet34": ([3, 4, 6, 3], False),
+    "resnet50": ([3, 4, 6, 3], True),
+    "resnet101": ([3, 4, 23, 3], True),
+    "resnet152": ([3, 8, 36, 3], True),
+    "resnet200": ([3, 24, 36, 3], True),
+}
+
+
+class Network:
+    """Encoder and projector (and predictor) with their running statistics, by name."""
+
+    def __init__(self, tensors, meta):
+        statistics = ("running_mean", "running_var")
+        self.running = {n: t.clone() for n, t in tensors.items() if n.endswith(statistics)}
+        self.weights = {n: t.clone() for n, t in tensors.items() if n not in self.running}
+        self.meta = meta
+        self.used = set()
+        self.hidden = []
+
+    def weight(self, name):
+        self.used.add(name)
+        return self.weights[name]
+
+    def batch_norm(self, name, x):
+        """With the statistics of this batch; moves the running averages, whose variance is the unbiased one."""
+        mean, variance = f"{name}.running_mean", f"{name}.running_var"
+        self.used |= {mean, variance}
+        return F.batch_norm(
+            x,
+            self.running[mean],
+            self.running[variance],
+            self.weight(f"{name}.weight"),
+            self.weight(f"{name}.bias"),
+            training=True,
+            momentum=1 - self.meta["bn_decay"],
+            eps=self.meta["bn_eps"],
+        )
+
+    def conv(self, name, x, stride=1):
+        weight = self.weight(f"{name}.weight")
+        return F.conv2d(self.pad(x, weight.shape[-1], stride), weight, stride=stride)
+
+    def pad(self, x, kernel, stride, value=0.0):
+        """torchvision pads half the kernel on all sides; `same` what the output size needs, the odd pixel behind."""
+        sides = []
+        for size in (x.shape[3], x.shape[2]):
+            if self.meta.get("padding", "torchvision") == "same":
+                total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+                sides += [total // 2, total - total // 2]
+            else:
+                sides += [kernel // 2, kernel // 2]
+        return F.pad(x, sides, value=value)
+
+    def block(self, name, x, stride, bottleneck):
+        strides = [1, stride, 1] if bottleneck else [stride, 1]
+        y = x
+        for index, own_stride in enumerate(strides, 1):
+            y = self.batch_norm(f"{name}.bn{index}", self.conv(f"{name}.conv{index}", y, own_stride))
+            if index < len(strides):
+                y = F.relu(y)
+        if f"{name}.downsample.0.weight" in self.weights:
+            x = self.conv(f"{name}.downsample.0", x, stride)
+            x = self.batch_norm(f"{name}.downsample.1", x)
+        return F.relu(y + x)
+
+    def encode(self, x):
+        imagenet = self.meta["stem"] == "imagenet"
+        x = F.relu(self.batch_norm("encoder.bn1", self.conv("encoder.conv1", x, 2 if imagenet else 1)))
+        if imagenet:
+            x = F.max_pool2d(self.pad(x, 3, 2, value=float("-inf")), 3, stride=2)
+        stages, bottleneck = DEPTHS[self.meta["architecture"]]
+        for stage, blocks in enumerate(stages, 1):
+            for index in range(blocks):
+                stride = 2 if stage > 1 and index == 0 else 1
+                x = self.block(f"encoder.layer{stage}.{index}", x, stride, bottleneck)
+        return x.mean((2, 3))
+
+    def head(self, name, x):
+        x = F.linear(x, self.weight(f"{name}.0.weight"), self.weight(f"{name}.0.bias"))
+        self.hidden.append((f"online.{name}.0.bias", x))
+        x = F.relu(self.batch_norm(f"{name}.1", x))
+        return F.linear(x, self.weight(f"{name}.3.weight"))
+
+    def project(self, x):
+        return self.head("projector", self.encode(x))
+
+
+def loss_per_image(q, z):
+    """The squared distance of the normalized vectors, 0 to 4 (equation 2)."""
+    q, z = (x * (x * x).sum(-1, keepdim=True).clamp_min(1e-12).rsqrt() for x in (q, z))
+    return (q - z).square().sum(-1)
+
+
+def updated(weight, gradient, momentum, meta):
+    """Weight and momentum behind one update by LARS or SGD.
+
+    Weight decay and the trust ratio leave biases and batch norm alone.
+    """
+    step = gradient
+    if weight.dim() > 1:
+        step = step + meta["weight_decay"] * weight
+        norms = weight.norm(), step.norm()
+        if meta["optimizer"] == "lars" and min(norms) > 0:
+            step = step * (meta["trust_coefficient"] * norms[0] / norms[1])
+    momentum = meta["momentum"] * momentum + step
+    if meta.get("nesterov", False):
+        step = step + meta["momentum"] * momentum
+    else:
+        step = momentum
+    return weight - meta["eta"] * step, momentum
+
+
+def run_step(before, views, meta):
+    """All that a step makes of `before` and the two views, by name."""
+    part = lambda prefix: {n.removeprefix(prefix): t for n, t in before.items() if n.startswith(prefix)}
+    online, target = Network(part("online."), meta), Network(part("target."), meta)
+    momentum = part("momentum.online.")
+
+    with torch.no_grad():
+        z1, z2 = [target.project(view) for view in views]  # view 1 first: running averages depend on the order
+    leaves = {name: weight.requires_grad_() for name, weight in online.weights.items()}
+    q1, q2 = [online.head("predictor", online.project(view)) for view in views]
+    losses = loss_per_image(q1, z2) + loss_per_image(q2, z1)
+    hidden = [x for _, x in online.hidden]
+    found = torch.autograd.grad(losses.mean(), [*leaves.values(), *hidden])
+    gradients = dict(zip(leaves, found))
+    terms = {}
+    for (name, _), gradient in zip(online.hidden, found[len(leaves) :]):
+        terms[name] = terms.get(name, 0) + gradient.abs().sum(0)
+    for network in (online, target):
+        if missed := {*network.weights, *network.running} - network.used:
+            raise ValueError(f"tensors that a {meta['architecture']} does not have: {sorted(missed)}")
+
+    after = {}
+    with torch.no_grad():
+        for name, weight in online.weights.items():
+            new, new_momentum = updated(weight, gradients[name], momentum[name], meta)
+            after[f"online.{name}"], after[f"momentum.online.{name}"] = new, new_momentum
+        for name, weight in target.weights.items():
+            tau = meta["tau"]
+            after[f"target.{name}"] = tau * weight + (1 - tau) * after[f"online.{name}"]
+        after |= {f"online.{name}": t for name, t in online.running.items()}
+        after |= {f"target.{name}": t for name, t in target.running.items()}
+    return {
+        "outputs": {name: t.detach() for name, t in zip(("q1", "q2", "z1", "z2"), (q1, q2, z1, z2))},
+        "losses": losses.detach(),
+        "gradients": {f"online.{name}": gradient for name, gradient in gradients.items()},
+        "after": after,
+        # Of each bias's gradient, a sum over the batch: the sum of the absolute values.
+        "terms": terms,
+    }
