@@ -7,58 +7,17 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::gradients::Gradients;
 use crate::head::{self, Head};
-use crate::init::{self, Init, TargetInit};
+use crate::init::{self, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
-use crate::optimizer::Optimizer;
 use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
 use crate::recording::Recorder;
-use crate::resnet::{self, ResNet, ResNetSpec};
+use crate::resnet::{self, ResNet};
+use crate::spec::ModelSpec;
 use crate::store::{Running, Store, signed};
 use crate::tensor;
 use crate::views::{MicroBatch, Turn};
-
-/// Everything that decides what a model computes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelSpec {
-    /// Encoder.
-    pub encoder: ResNetSpec,
-    /// Hidden units of the projector.
-    pub projector_hidden: i64,
-    /// d: dimensions of projection and prediction.
-    pub projection_dim: i64,
-    /// Hidden units of the predictor.
-    pub predictor_hidden: i64,
-    /// Classes of the online probe; `None`: no probe.
-    pub classes: Option<i64>,
-    /// Initial weights.
-    pub init: Init,
-    /// Initial weights of the target.
-    pub target_init: TargetInit,
-    /// ε of batch norm.
-    pub bn_eps: f64,
-    /// Share of the old running average that a batch-norm update keeps.
-    pub bn_decay: f64,
-    /// Lanes that batch norm normalizes together, all on one rank; 0: all lanes of all ranks.
-    pub bn_group: u32,
-    /// Update rule.
-    pub optimizer: Optimizer,
-    /// N: images of one view over all ranks.
-    pub global_batch: u32,
-    /// Lanes that the global batch is made of, as many images of each.
-    pub lanes: u32,
-    /// Micro-batches of a step; divides the images of a lane.
-    pub accumulate: u32,
-    /// Elements of a gradient bucket.
-    pub bucket_elements: usize,
-    /// Element type of weights, gradients and momentum: `Float` or `Double`.
-    pub kind: Kind,
-    /// Element type of activations and of the weights they meet: `kind`, or `BFloat16` where that is `Float`.
-    pub compute: Kind,
-    /// Where the engine runs.
-    pub device: Device,
-}
 
 /// The two communicators of a world. Batch norm's small messages never wait behind a bucket.
 pub struct Communicators {

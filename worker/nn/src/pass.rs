@@ -7,9 +7,9 @@
 use lockstep_collective::{Collective, CollectiveError, Rank, Reduction};
 use tch::Tensor;
 
-use crate::byol::ModelSpec;
 use crate::gradients::Gradients;
 use crate::layout::{ParamId, StatsSpec};
+use crate::spec::ModelSpec;
 use crate::store::{Running, Store};
 use crate::tensor;
 
