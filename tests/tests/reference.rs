@@ -76,6 +76,20 @@ fn steps_of_a_resnet18_in_f32_are_pytorchs_in_any_world() {
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_with_same_padding_and_nesterov_momentum_are_pytorchs() {
+    let variant = [
+        "model.width=0.25",
+        "model.dtype=f64",
+        "model.padding=same",
+        "optimizer.kind=sgd",
+        "optimizer.nesterov=true",
+        "schedule.base_learning_rate=1",
+    ];
+    steps_equal_pytorchs(&[2], &STEPS, &[RESNET50, &variant]);
+}
+
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet50_in_f64_are_pytorchs_in_any_world() {
     steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET50, &["model.width=0.25", "model.dtype=f64"]]);
 }
