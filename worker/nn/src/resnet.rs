@@ -268,6 +268,7 @@ impl Block {
         for (unit, kept) in units {
             dx = unit.backward(pass, kept, dx, true)?.0.expect("asked for");
         }
-        Ok(dx + d_shortcut)
+        dx += d_shortcut;
+        Ok(dx)
     }
 }
