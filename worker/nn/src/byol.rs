@@ -54,6 +54,8 @@ pub struct ModelSpec {
     pub kind: Kind,
     /// Element type of activations and of the weights they meet: `kind`, or `BFloat16` where that is `Float`.
     pub compute: Kind,
+    /// Compute normalized activations again in backward instead of keeping them: less memory, more time.
+    pub recompute: bool,
     /// Where the engine runs.
     pub device: Device,
 }
@@ -244,6 +246,7 @@ impl Byol {
                 next: next.unwrap_or_else(|| self.running.clone()).into(),
                 decay: self.spec.bn_decay,
             }),
+            recompute: self.spec.recompute,
         };
         let images = [0, 1].map(|_| part.images_vbchw.shallow_clone());
         let (representations, encoder) = self.encoder.forward(&mut pass, &images)?;
@@ -364,7 +367,7 @@ impl Byol {
         let images = images.permute([0, 3, 1, 2]).to_device(self.spec.device);
         let weights = Weights::new(&self.online, None);
         let network = Network { weights, running: &self.running[0] };
-        let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate };
+        let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate, recompute: false };
         let (representations, _) = self
             .encoder
             .forward(&mut pass, &[images.to_kind(self.spec.kind)])
