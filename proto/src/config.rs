@@ -83,6 +83,8 @@ pub struct Model {
     pub bn_group: u32,
     /// Numbers that the engine computes in.
     pub dtype: Dtype,
+    /// Compute normalized activations again in backward instead of keeping them.
+    pub recompute: bool,
 }
 
 /// Depth of the encoder, a post-activation ResNet (v1, stride in the 3×3 convolution).

@@ -119,6 +119,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("model.bn_decay", Number(SHARE), "the share of the old running average that a batch-norm update keeps"),
     key("model.bn_group", Whole(0, 4096), "the number of lanes that batch norm normalizes together, within a worker; 0 for the whole batch of all workers"),
     key("model.dtype", Choice(&["bf16", "f32", "f64"]), "the type of number that the engine computes in: `bf16` with f32 weights, `f64` for tests of exactness"),
+    key("model.recompute", Flag, "whether normalized activations are computed again in backward instead of kept: less memory, more time"),
 
     key("data.image_size", Whole(8, 1024), "the side of the square views, in pixels"),
     key("data.eval_resize", Whole(8, 2048), "the short side of an image before the centre crop of evaluation, in pixels"),

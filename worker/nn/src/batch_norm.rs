@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use crate::kernels::{self, After, Moments, Sums};
 use crate::layout::{Layout, ParamId, Role, StatsSpec};
-use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, VIEWS};
+use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, VIEWS, Weights};
 
 /// γ·(x − mean)/√(variance + ε) + β, per channel.
 #[derive(Debug)]
@@ -24,9 +24,14 @@ pub(crate) struct BatchNorm {
 #[derive(Debug)]
 pub(crate) struct Saved {
     x: Tensor,
-    /// The output, when a ReLU followed.
-    y: Option<Tensor>,
-    moments: Option<Moments>,
+    moments: Moments,
+}
+
+impl Saved {
+    /// What was normalized.
+    pub(crate) fn input(&self) -> &Tensor {
+        &self.x
+    }
 }
 
 impl BatchNorm {
@@ -59,30 +64,40 @@ impl BatchNorm {
             .zip(&moments)
             .enumerate()
             .map(|(stream, (x, moments))| {
-                let masters = pass.networks[stream].weights.masters;
-                let (gamma, beta) = (masters.values(self.gamma), masters.values(self.beta));
-                kernels::normalize(x, moments, (&gamma, &beta), after(stream))
+                self.normalize(pass.networks[stream].weights, x, moments, after(stream))
             })
             .collect();
-        let relu = !matches!(after(0), After::Nothing);
-        let saved = Saved {
-            x: xs[0].shallow_clone(),
-            y: relu.then(|| ys[0].shallow_clone()),
-            moments: moments.into_iter().next(),
-        };
-        Ok((ys, saved))
+        let moments = moments.into_iter().next().expect("there is a stream 0");
+        Ok((ys, Saved { x: xs[0].shallow_clone(), moments }))
     }
 
-    /// Takes the gradient of the output; returns those of the input and of what the ReLU saw.
+    fn normalize(
+        &self,
+        weights: Weights<'_>,
+        x: &Tensor,
+        moments: &Moments,
+        after: After<'_>,
+    ) -> Tensor {
+        let [gamma, beta] = [self.gamma, self.beta].map(|id| weights.masters.values(id));
+        kernels::normalize(x, moments, (&gamma, &beta), after)
+    }
+
+    /// The output once more, bit for bit, where a ReLU and nothing else followed.
+    pub(crate) fn output(&self, pass: &Backward<'_>, saved: &Saved) -> Tensor {
+        self.normalize(pass.weights, &saved.x, &saved.moments, After::Relu)
+    }
+
+    /// Takes the gradient of the output, and the output `y` where a ReLU followed; returns the gradients of
+    /// the input and of what the ReLU saw.
     pub(crate) fn backward(
         &self,
         pass: &mut Backward<'_>,
         saved: &Saved,
+        y: Option<&Tensor>,
         mut dy: Tensor,
     ) -> Result<(Tensor, Tensor), CollectiveError> {
-        let Saved { x, y, moments } = saved;
-        let moments = moments.as_ref().expect("there is a stream 0");
-        let mut sums = kernels::gradient_sums(&mut dy, y.as_ref(), x, moments);
+        let Saved { x, moments } = saved;
+        let mut sums = kernels::gradient_sums(&mut dy, y, x, moments);
         let [d_beta, d_gamma] = [0, 1].map(|which| self.over_groups(&sums, which));
         pass.sink.put_host(self.beta, &d_beta)?;
         pass.sink.put_host(self.gamma, &d_gamma)?;

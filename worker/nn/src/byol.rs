@@ -200,6 +200,7 @@ impl Byol {
                 Network { weights: Weights::new(&self.target, target), running: &self.running[1] },
             ],
             mode: Mode::Batch(BatchStatistics::new(comm, grouping, next, self.spec.bn_decay)),
+            recompute: self.spec.recompute,
         };
         let images = [0, 1].map(|_| part.images_vbchw.shallow_clone());
         let (representations, encoder) = self.encoder.forward(&mut pass, &images)?;
@@ -319,7 +320,7 @@ impl Byol {
         let images = images.permute([0, 3, 1, 2]).to_device(self.spec.device);
         let weights = Weights::new(&self.online, None);
         let network = Network { weights, running: &self.running[0] };
-        let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate };
+        let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate, recompute: false };
         let (representations, _) = self
             .encoder
             .forward(&mut pass, &[images.to_kind(self.spec.kind)])

@@ -34,13 +34,6 @@ pub(crate) enum Activation<'a> {
     AddRelu(&'a [Tensor]),
 }
 
-/// What backward needs.
-#[derive(Debug)]
-pub(crate) struct Saved {
-    x: Tensor,
-    bn: batch_norm::Saved,
-}
-
 impl ConvBn {
     /// `names`: of the convolution and of the batch norm, without `.weight`.
     pub(crate) fn new(layout: &mut Layout, names: [&str; 2], shape: Shape, gamma: f64) -> Self {
@@ -62,7 +55,7 @@ impl ConvBn {
         pass: &mut Forward<'_>,
         xs: &[Tensor],
         activation: Activation<'_>,
-    ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
+    ) -> Result<(Vec<Tensor>, batch_norm::Saved), CollectiveError> {
         let outputs: Vec<Tensor> = xs
             .iter()
             .enumerate()
@@ -70,26 +63,32 @@ impl ConvBn {
                 kernels::rows(&self.window.convolve(x, pass.param(stream, self.weight)))
             })
             .collect();
-        let (ys, bn) = self.bn.forward(pass, &outputs, |stream| match activation {
+        self.bn.forward(pass, &outputs, |stream| match activation {
             Activation::Nothing => After::Nothing,
             Activation::Relu => After::Relu,
             Activation::AddRelu(residuals) => After::AddRelu(&residuals[stream]),
-        })?;
-        Ok((ys, Saved { x: xs[0].shallow_clone(), bn }))
+        })
     }
 
-    /// Takes the gradient of the unit's output; returns the gradient of its input if `want_input`, and
-    /// the gradient behind the ReLU, which is also that of the residual.
+    /// The output once more, bit for bit, where [`Activation::Relu`] followed.
+    pub(crate) fn output(&self, pass: &Backward<'_>, saved: &batch_norm::Saved) -> Tensor {
+        self.bn.output(pass, saved)
+    }
+
+    /// Takes input and output (the latter where a ReLU followed) and the gradient of the output; returns the
+    /// gradient of the input if `want_input`, and the gradient behind the ReLU, which is also that of the
+    /// residual.
     pub(crate) fn backward(
         &self,
         pass: &mut Backward<'_>,
-        saved: &Saved,
+        saved: &batch_norm::Saved,
+        (x, y): (&Tensor, Option<&Tensor>),
         dy: Tensor,
         want_input: bool,
     ) -> Result<(Option<Tensor>, Tensor), CollectiveError> {
-        let (d_conv, masked) = self.bn.backward(pass, &saved.bn, dy)?;
+        let (d_conv, masked) = self.bn.backward(pass, saved, y, dy)?;
         let weight = pass.weights.working.get(self.weight);
-        let (dx, d_weight) = self.window.convolve_backward(&d_conv, &saved.x, weight, want_input);
+        let (dx, d_weight) = self.window.convolve_backward(&d_conv, x, weight, want_input);
         pass.sink.put(self.weight, &d_weight)?;
         Ok((dx.map(|dx| kernels::rows(&dx)), masked))
     }

@@ -110,7 +110,7 @@ impl Head {
         dy: &Tensor,
     ) -> Result<Tensor, CollectiveError> {
         let d_hidden = self.second.backward(pass, &saved.hidden, dy)?;
-        let (d_first, _) = self.bn.backward(pass, &saved.bn, d_hidden)?;
+        let (d_first, _) = self.bn.backward(pass, &saved.bn, Some(&saved.hidden), d_hidden)?;
         self.first.backward(pass, &saved.x, &d_first)
     }
 }

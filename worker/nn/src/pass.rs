@@ -41,6 +41,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) networks: Vec<Network<'a>>,
     /// What batch norm normalizes with.
     pub(crate) mode: Mode<'a>,
+    /// Keep convolutions' outputs only, and compute what follows them again in backward.
+    pub(crate) recompute: bool,
 }
 
 /// What batch norm normalizes with.

@@ -10,7 +10,8 @@
 use lockstep_collective::CollectiveError;
 use tch::Tensor;
 
-use crate::conv::{self, Activation, ConvBn, Shape};
+use crate::batch_norm;
+use crate::conv::{Activation, ConvBn, Shape};
 use crate::kernels;
 use crate::layout::Layout;
 use crate::pass::{Backward, Forward};
@@ -103,11 +104,13 @@ pub(crate) struct ResNet {
 /// What backward needs.
 #[derive(Debug)]
 pub(crate) struct Saved {
-    stem: conv::Saved,
-    pool: Option<(Tensor, Tensor)>,
+    images: Tensor,
+    stem: Unit,
+    /// Where the maxima of the pool were.
+    indices: Option<Tensor>,
     blocks: Vec<BlockSaved>,
-    /// Size of the last activations, `[B, F, H, W]`.
-    last: Vec<i64>,
+    /// The last activations, `[B, F, H, W]`.
+    last: Tensor,
 }
 
 impl ResNet {
@@ -139,11 +142,13 @@ impl ResNet {
         pass: &mut Forward<'_>,
         xs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
-        let (mut xs, stem) = self.stem.forward(pass, xs, Activation::Relu)?;
-        let mut pool = None;
+        let images = xs[0].shallow_clone();
+        let (mut xs, bn) = self.stem.forward(pass, xs, Activation::Relu)?;
+        let stem = Unit::new(pass, bn, &xs[0]);
+        let mut indices = None;
         if let Some(window) = self.pool {
             let pooled: Vec<_> = xs.iter().map(|x| window.max_pool(x)).collect();
-            pool = Some((xs[0].shallow_clone(), pooled[0].1.shallow_clone()));
+            indices = Some(pooled[0].1.shallow_clone());
             xs = pooled.into_iter().map(|(y, _)| kernels::rows(&y)).collect();
         }
         let mut saved = Vec::new();
@@ -156,7 +161,8 @@ impl ResNet {
         }
         let representations = xs.iter().map(|x| x.mean_dim([2_i64, 3].as_slice(), false, x.kind()));
         let representations = representations.collect();
-        Ok((representations, Saved { stem, pool, blocks: saved, last: xs[0].size() }))
+        let last = xs[0].shallow_clone();
+        Ok((representations, Saved { images, stem, indices, blocks: saved, last }))
     }
 
     /// `dy`: gradient of the representation of stream 0.
@@ -166,16 +172,20 @@ impl ResNet {
         saved: Saved,
         dy: &Tensor,
     ) -> Result<(), CollectiveError> {
-        let pixels = saved.last[2] * saved.last[3];
-        let spread = (dy / pixels).unsqueeze(-1).unsqueeze(-1).expand(&saved.last, false);
+        let Saved { images, stem, indices, blocks, mut last } = saved;
+        let size = last.size();
+        let spread = (dy / (size[2] * size[3])).unsqueeze(-1).unsqueeze(-1).expand(&size, false);
         let mut dy = kernels::rows(&spread);
-        for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {
-            dy = block.backward(pass, &saved, dy)?;
+        for (block, saved) in self.blocks.iter().zip(blocks).rev() {
+            dy = block.backward(pass, &saved, &last, dy)?;
+            last = saved.input;
         }
-        if let Some((window, (x, indices))) = self.pool.zip(saved.pool) {
-            dy = kernels::rows(&window.max_pool_backward(&dy, &x, &indices));
+        if let Some((window, indices)) = self.pool.zip(indices) {
+            // Only the shape of what was pooled counts.
+            dy = kernels::rows(&window.max_pool_backward(&dy, stem.bn.input(), &indices));
         }
-        let _unused = self.stem.backward(pass, &saved.stem, dy, false)?;
+        let y = stem.output(pass, &self.stem);
+        let _unused = self.stem.backward(pass, &stem.bn, (&images, Some(&y)), dy, false)?;
         Ok(())
     }
 }
@@ -187,10 +197,31 @@ struct Block {
     shortcut: Option<ConvBn>,
 }
 
+/// What backward needs; the block's output is the next one's input.
 #[derive(Debug)]
 struct BlockSaved {
-    units: Vec<conv::Saved>,
-    shortcut: Option<conv::Saved>,
+    input: Tensor,
+    first: Vec<Unit>,
+    last: batch_norm::Saved,
+    shortcut: Option<batch_norm::Saved>,
+}
+
+/// What backward needs of a convolution with batch norm and ReLU.
+#[derive(Debug)]
+struct Unit {
+    bn: batch_norm::Saved,
+    /// `None`: computed again when it is needed.
+    output: Option<Tensor>,
+}
+
+impl Unit {
+    fn new(pass: &Forward<'_>, bn: batch_norm::Saved, output: &Tensor) -> Self {
+        Self { bn, output: (!pass.recompute).then(|| output.shallow_clone()) }
+    }
+
+    fn output(&self, pass: &Backward<'_>, layer: &ConvBn) -> Tensor {
+        self.output.as_ref().map_or_else(|| layer.output(pass, &self.bn), Tensor::shallow_clone)
+    }
 }
 
 impl Block {
@@ -232,12 +263,12 @@ impl Block {
         pass: &mut Forward<'_>,
         xs: &[Tensor],
     ) -> Result<(Vec<Tensor>, BlockSaved), CollectiveError> {
-        let (last, first) = self.units.split_last().expect("a block has units");
-        let mut units = Vec::new();
+        let (last, layers) = self.units.split_last().expect("a block has units");
+        let mut first = Vec::new();
         let mut hs: Vec<Tensor> = xs.iter().map(Tensor::shallow_clone).collect();
-        for unit in first {
-            let (ys, saved) = unit.forward(pass, &hs, Activation::Relu)?;
-            units.push(saved);
+        for layer in layers {
+            let (ys, bn) = layer.forward(pass, &hs, Activation::Relu)?;
+            first.push(Unit::new(pass, bn, &ys[0]));
             hs = ys;
         }
         let (residuals, shortcut) = match &self.shortcut {
@@ -247,27 +278,35 @@ impl Block {
             }
             None => (xs.iter().map(Tensor::shallow_clone).collect(), None),
         };
-        let (ys, saved) = last.forward(pass, &hs, Activation::AddRelu(&residuals))?;
-        units.push(saved);
-        Ok((ys, BlockSaved { units, shortcut }))
+        let (ys, last) = last.forward(pass, &hs, Activation::AddRelu(&residuals))?;
+        Ok((ys, BlockSaved { input: xs[0].shallow_clone(), first, last, shortcut }))
     }
 
     fn backward(
         &self,
         pass: &mut Backward<'_>,
         saved: &BlockSaved,
+        y: &Tensor,
         dy: Tensor,
     ) -> Result<Tensor, CollectiveError> {
-        let mut units = self.units.iter().zip(&saved.units).rev();
-        let (last, kept) = units.next().expect("a block has units");
-        let (dx, mut d_shortcut) = last.backward(pass, kept, dy, true)?;
+        let (last, layers) = self.units.split_last().expect("a block has units");
+        let input_of = |pass: &Backward<'_>, index: usize| match index.checked_sub(1) {
+            Some(below) => saved.first[below].output(pass, &layers[below]),
+            None => saved.input.shallow_clone(),
+        };
+        let mut x = input_of(pass, layers.len());
+        let (dx, mut d_shortcut) = last.backward(pass, &saved.last, (&x, Some(y)), dy, true)?;
         let mut dx = dx.expect("asked for");
-        if let (Some(unit), Some(kept)) = (&self.shortcut, &saved.shortcut) {
-            d_shortcut = unit.backward(pass, kept, d_shortcut, true)?.0.expect("asked for");
+        if let (Some(layer), Some(bn)) = (&self.shortcut, &saved.shortcut) {
+            let gradients = layer.backward(pass, bn, (&saved.input, None), d_shortcut, true)?;
+            d_shortcut = gradients.0.expect("asked for");
         }
-        for (unit, kept) in units {
-            dx = unit.backward(pass, kept, dx, true)?.0.expect("asked for");
+        for (index, (layer, unit)) in layers.iter().zip(&saved.first).enumerate().rev() {
+            let y = std::mem::replace(&mut x, input_of(pass, index));
+            let gradients = layer.backward(pass, &unit.bn, (&x, Some(&y)), dx, true)?;
+            dx = gradients.0.expect("asked for");
         }
-        Ok(dx + d_shortcut)
+        dx += d_shortcut;
+        Ok(dx)
     }
 }

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{After, Moments, Sums, channels};
+use super::{After, Moments, Move, Sums, channels};
 
 pub(super) fn sums(x: &Tensor, groups: usize) -> Sums {
     let x = grouped(x, groups).to_kind(Kind::Double);
@@ -61,6 +61,19 @@ pub(super) fn input_gradient(
     (per_group(gamma, x) * per_group(&moments.inv_std, x) * centred)
         .to_kind(x.kind())
         .reshape(x.size())
+}
+
+pub(super) fn norms(theta: &Tensor, gradient: &Tensor, decay: f64) -> [f64; 2] {
+    [theta.norm(), (gradient + theta * decay).norm()].map(|norm| norm.double_value(&[]))
+}
+
+pub(super) fn update(theta: &mut Tensor, momentum: &mut Tensor, gradient: &Tensor, how: Move) {
+    let gradient = (gradient + &*theta * how.decay) * how.scale;
+    *momentum *= how.momentum;
+    *momentum += &gradient;
+    let along =
+        if how.nesterov { gradient + &*momentum * how.momentum } else { momentum.shallow_clone() };
+    *theta -= along * how.learning_rate;
 }
 
 /// x̂, grouped, in f64.

@@ -1,6 +1,7 @@
-//! The memory-bound half of the engine: batch norm, ReLU and residual addition, forward and backward.
+//! The memory-bound half of the engine: batch norm, ReLU and residual addition, forward and backward, and
+//! the optimizer's pass.
 //!
-//! Every function sees activations as rows of channels: `[rows, C]` in memory, which is what a
+//! The former see activations as rows of channels: `[rows, C]` in memory, which is what a
 //! channels-last `[B, C, H, W]` and a `[B, C]` tensor both are. The batch holds the two views one after
 //! the other, and each *group* of rows (a view) has statistics of its own.
 //!
@@ -37,7 +38,6 @@ pub(crate) enum After<'a> {
 
 macro_rules! on_device {
     ($x:expr, $name:ident ( $($arg:expr),* )) => {{
-        let _span = tracing::trace_span!("batch_norm").entered();
         match ($x.device(), $x.kind()) {
             (Device::Cpu, Kind::Float) => host::$name::<f32>($($arg),*),
             (Device::Cpu, Kind::BFloat16) => host::$name::<bf16>($($arg),*),
@@ -49,6 +49,7 @@ macro_rules! on_device {
 
 /// Σx and Σx² of every channel, per group.
 pub(crate) fn sums(x: &Tensor, groups: usize) -> Sums {
+    let _span = tracing::trace_span!("batch_norm").entered();
     on_device!(x, sums(x, groups))
 }
 
@@ -59,6 +60,7 @@ pub(crate) fn normalize(
     affine: (&[f64], &[f64]),
     after: After<'_>,
 ) -> Tensor {
+    let _span = tracing::trace_span!("batch_norm").entered();
     on_device!(x, normalize(x, moments, affine, after))
 }
 
@@ -70,6 +72,7 @@ pub(crate) fn gradient_sums(
     x: &Tensor,
     moments: &Moments,
 ) -> Sums {
+    let _span = tracing::trace_span!("batch_norm").entered();
     on_device!(x, gradient_sums(g, y, x, moments))
 }
 
@@ -88,7 +91,33 @@ pub(crate) fn input_gradient(
     gamma: &[f64],
     (sums, count): (&Sums, f64),
 ) -> Tensor {
+    let _span = tracing::trace_span!("batch_norm").entered();
     on_device!(x, input_gradient(g, x, moments, gamma, (sums, count)))
+}
+
+/// How the optimizer moves one parameter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Move {
+    /// Weight decay.
+    pub(crate) decay: f64,
+    /// Factor on the gradient, behind the decay.
+    pub(crate) scale: f64,
+    /// μ.
+    pub(crate) momentum: f64,
+    /// Along g + μ·m instead of m.
+    pub(crate) nesterov: bool,
+    /// η.
+    pub(crate) learning_rate: f64,
+}
+
+/// ‖θ‖ and ‖g + decay·θ‖.
+pub(crate) fn norms(theta: &Tensor, gradient: &Tensor, decay: f64) -> [f64; 2] {
+    on_device!(theta, norms(theta, gradient, decay))
+}
+
+/// Moves θ and m, as the formula at [`crate::Optimizer`] says.
+pub(crate) fn update(theta: &mut Tensor, momentum: &mut Tensor, gradient: &Tensor, how: Move) {
+    on_device!(gradient, update(theta, momentum, gradient, how));
 }
 
 /// The tensor with its channels innermost in memory; the same tensor when they are.

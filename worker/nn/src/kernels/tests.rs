@@ -33,7 +33,7 @@ fn assert_close(a: &[f64], b: &[f64]) {
 }
 
 fn flat(x: &Tensor) -> Vec<f64> {
-    Vec::try_from(x.contiguous().view([-1])).unwrap()
+    Vec::try_from(x.contiguous().contiguous().view([-1])).unwrap()
 }
 
 #[test]
@@ -129,4 +129,23 @@ fn sixteen_bits_give_what_rounding_the_result_in_thirty_two_gives() {
     let ours = input_gradient(&ours, &x, &moments, affine.0, (&sums, 50.0));
     let want = input_gradient(&want, &single(&x), &moments, affine.0, (&sums, 50.0));
     assert_eq!(ours, rows(&want.to_kind(Kind::BFloat16)));
+}
+
+#[test]
+fn the_host_moves_weights_as_aten_does() {
+    let [theta, momentum, gradient] =
+        [0.1, 1.3, 0.6].map(|seed| images(seed).contiguous().view([-1]));
+    for nesterov in [false, true] {
+        let how = Move { decay: 0.1, scale: 0.7, momentum: 0.9, nesterov, learning_rate: 0.3 };
+        let [ours, theirs] = [host::update::<f64>, aten::update].map(|update| {
+            let (mut theta, mut momentum) = (theta.copy(), momentum.copy());
+            update(&mut theta, &mut momentum, &gradient, how);
+            [theta, momentum]
+        });
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_close(&flat(ours), &flat(theirs));
+        }
+    }
+    let norms = host::norms::<f64>(&theta, &gradient, 0.1);
+    assert_close(&norms, &aten::norms(&theta, &gradient, 0.1));
 }

@@ -8,6 +8,8 @@
 mod backward;
 mod forward;
 mod rows;
+mod update;
 
 pub(super) use backward::{gradient_sums, input_gradient};
 pub(super) use forward::{normalize, sums};
+pub(super) use update::{norms, update};
