@@ -71,7 +71,11 @@ fn steps_of_a_resnet18_in_f64_are_pytorchs_in_any_world() {
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet18_in_f32_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET18, &["model.width=0.25"]]);
+    steps_equal_pytorchs(
+        &[1, 2, 3],
+        &STEPS,
+        &[RESNET18, &["model.width=0.125", "schedule.global_batch=8"]],
+    );
 }
 
 #[test]
@@ -84,4 +88,71 @@ fn steps_of_a_resnet50_in_f64_are_pytorchs_in_any_world() {
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet50_in_f32_are_pytorchs_in_any_world() {
     steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET50, &["model.width=0.25"]]);
+}
+
+/// A short run of a full-width encoder, which torchvision has too; returns nothing but files in the scene.
+fn run_for_torchvision(scene: &Scene, arch: &str, stem: &str) {
+    let set = [format!("model.arch={arch}"), format!("model.stem={stem}"), "model.width=1".into()];
+    let set = set.iter().map(String::as_str).chain(FOR_TORCHVISION.iter().copied());
+    let flags: Vec<&str> = set.flat_map(|set| ["--set", set]).collect();
+    scene.run("run", 1, &[&["--audit-dir", "audit", "--audit-step", "1"], &flags[..]].concat());
+}
+
+const FOR_TORCHVISION: &[&str] = &[
+    "data.lanes=4",
+    "schedule.global_batch=16",
+    "schedule.steps=2",
+    "schedule.base_learning_rate=16",
+    "optimizer.kind=lars",
+    "data.image_size=64",
+    "data.eval_resize=64",
+];
+
+fn worker(scene: &Scene, arguments: &[&str]) {
+    let ended = scene.worker("command", arguments).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+}
+
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn exported_encoders_load_into_torchvision_and_see_the_same() {
+    for (arch, stem) in [("resnet18", "small"), ("resnet18", "imagenet"), ("resnet50", "imagenet")]
+    {
+        let scene = Scene::new();
+        run_for_torchvision(&scene, arch, stem);
+        let from = ["--checkpoints", "run-ck", "--out"];
+        worker(&scene, &[&["export"][..], &from, &["weights"]].concat());
+        worker(
+            &scene,
+            &[&["eval", "features", "--data", "data", "--inputs"][..], &from, &["features"]]
+                .concat(),
+        );
+        let compare = ["compare", arch, stem, "weights", "--features", "features"];
+        python(&scene, "check_export.py", &[&compare[..], &["--audit", "audit/step-1"]].concat());
+    }
+}
+
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn a_run_starts_from_imported_weights() {
+    let scene = Scene::new();
+    python(&scene, "check_export.py", &["make", "resnet18", "imagenet", "weights"]);
+    let set = ["model.arch=resnet18", "model.stem=imagenet", "model.width=1"];
+    let set = set.iter().chain(FOR_TORCHVISION).flat_map(|set| ["--set", set]);
+    let import = ["import", "--weights", "weights", "--data", "data", "--checkpoints", "run-ck"];
+    worker(&scene, &import.into_iter().chain(["--preset", "tiny"]).chain(set).collect::<Vec<_>>());
+    let first = ["--checkpoint", "run-ck/step-000000000", "--out"];
+    worker(
+        &scene,
+        &[&["eval", "features", "--data", "data", "--inputs"][..], &first, &["features"]].concat(),
+    );
+    python(
+        &scene,
+        "check_export.py",
+        &["compare", "resnet18", "imagenet", "weights", "--features", "features"],
+    );
+
+    run_for_torchvision(&scene, "resnet18", "imagenet");
+    let log = std::fs::read_to_string(scene.path("run-0.log")).unwrap();
+    assert!(log.contains("resuming"), "{log}");
 }
