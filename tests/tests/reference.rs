@@ -3,15 +3,14 @@
 //! `make reference` runs these with a PyTorch of its own; `make test` with one that it finds. Each prints the
 //! errors that it saw.
 
+#![expect(clippy::print_stdout, reason = "what the reference found is the point of the run")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockstep_tests::Scene;
 
-/// Steps 0 and 1, and one behind the warm-up, which is 2 steps long.
-const STEPS: [u32; 3] = [0, 1, 4];
-
-/// 16 images in 4 lanes: a world of three deals them 8 + 4 + 4.
+/// 16 images in 4 lanes: a world of three deals them 8 + 4 + 4. Of the 5 steps, 2 warm up.
 const SETTINGS: &[&str] = &[
     "data.lanes=4",
     "schedule.global_batch=16",
@@ -45,49 +44,87 @@ fn python(scene: &Scene, script: &str, arguments: &[&str]) {
     assert!(done.status.success(), "{script} {arguments:?} ended with {}", done.status);
 }
 
-/// Trains in worlds of the given sizes, audits, and has every audited step recomputed.
-fn steps_equal_pytorchs(worlds: &[u32], steps: &[u32], settings: &[&[&str]]) {
-    let scene = Scene::new();
-    for &world in worlds {
-        let (name, folder) = (format!("world-{world}"), format!("audit-{world}"));
-        let steps: Vec<String> = steps.iter().map(u32::to_string).collect();
-        let mut flags = vec!["--audit-dir", &folder];
-        flags.extend(steps.iter().flat_map(|step| ["--audit-step", step]));
-        flags
-            .extend(SETTINGS.iter().chain(settings.concat().iter()).flat_map(|set| ["--set", set]));
-        scene.run(&name, world, &flags);
-        let folders: Vec<String> =
-            steps.iter().map(|step| format!("{folder}/step-{step}")).collect();
-        python(&scene, "check_step.py", &folders.iter().map(String::as_str).collect::<Vec<_>>());
+/// A kind of run, and what is asked of its audited steps.
+struct Case<'a> {
+    worlds: &'a [u32],
+    steps: &'a [u32],
+    settings: &'a [&'a [&'a str]],
+    /// Of `check_step.py`.
+    flags: &'a [&'a str],
+}
+
+impl Default for Case<'_> {
+    fn default() -> Self {
+        Self { worlds: &[1, 2, 3], steps: &[0, 1, 4], settings: &[], flags: &[] }
+    }
+}
+
+impl Case<'_> {
+    /// Trains in each world, and has every audited step recomputed.
+    fn check(&self) {
+        let scene = Scene::new();
+        let settings: Vec<&str> =
+            [SETTINGS].iter().chain(self.settings).copied().flatten().copied().collect();
+        let steps: Vec<String> = self.steps.iter().map(u32::to_string).collect();
+        for &world in self.worlds {
+            let folder = format!("audit-{world}");
+            let mut flags = vec!["--audit-dir", &folder];
+            flags.extend(steps.iter().flat_map(|step| ["--audit-step", step]));
+            flags.extend(settings.iter().flat_map(|set| ["--set", set]));
+            scene.run(&format!("world-{world}"), world, &flags);
+            let folders: Vec<String> =
+                steps.iter().map(|step| format!("{folder}/step-{step}")).collect();
+            let arguments = folders.iter().map(String::as_str).chain(self.flags.iter().copied());
+            python(&scene, "check_step.py", &arguments.collect::<Vec<_>>());
+        }
     }
 }
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet18_in_f64_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET18, &["model.width=0.25", "model.dtype=f64"]]);
+    Case { settings: &[RESNET18, &["model.width=0.25", "model.dtype=f64"]], ..Case::default() }
+        .check();
 }
 
+/// Narrow, and 8 images: with few activations none is likely to lie closer to a ReLU's kink than rounding.
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet18_in_f32_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(
-        &[1, 2, 3],
-        &STEPS,
-        &[RESNET18, &["model.width=0.125", "schedule.global_batch=8"]],
-    );
+    let settings = &[RESNET18, &["model.width=0.125", "schedule.global_batch=8"][..]];
+    Case { settings, ..Case::default() }.check();
 }
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet50_in_f64_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET50, &["model.width=0.25", "model.dtype=f64"]]);
+    Case { settings: &[RESNET50, &["model.width=0.25", "model.dtype=f64"]], ..Case::default() }
+        .check();
+}
+
+/// At its start this network makes 1e-5 of a rounding, and has kinks: no float32 keeps to 2e-5, PyTorch's neither.
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_of_a_resnet50_in_f32_are_as_exact_as_pytorchs_in_any_world() {
+    let (settings, flags) = (&[RESNET50, &["model.width=0.25"][..]], &["--or-as-pytorch", "2"]);
+    Case { settings, flags, ..Case::default() }.check();
 }
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
-fn steps_of_a_resnet50_in_f32_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET50, &["model.width=0.25"]]);
+fn a_step_of_a_resnet50_of_full_width_with_sgd_is_pytorchs() {
+    let settings = &[
+        RESNET50,
+        &[
+            "model.dtype=f64",
+            "model.width=1",
+            "optimizer.kind=sgd",
+            "schedule.base_learning_rate=0.1",
+            "schedule.steps=2",
+            "schedule.global_batch=8",
+        ][..],
+    ];
+    Case { worlds: &[2], steps: &[1], settings, ..Case::default() }.check();
 }
 
 /// A short run of a full-width encoder, which torchvision has too; returns nothing but files in the scene.
