@@ -67,10 +67,12 @@ def random_state(model):
 def compare(model, arguments):
     errors = {}
     weights = {n: t for n, t in load_file(arguments.weights).items() if not n.startswith("fc.")}
+    dtype = weights["conv1.weight"].dtype
+    model = model.to(dtype)
     model.load_state_dict(weights, strict=True)
     if arguments.features:
         ours = load_file(arguments.features)
-        errors["features in eval mode"] = relative_error(ours["features"], model.eval()(ours["inputs"]))
+        errors["features in eval mode"] = relative_error(ours["features"], model.eval()(ours["inputs"].to(dtype)))
     if arguments.audit:
         before, seen = (load_file(arguments.audit / f"{n}.safetensors") for n in ("before", "rank-0"))
         meta = json.loads((arguments.audit / "meta.json").read_text())
@@ -82,7 +84,7 @@ def compare(model, arguments):
 def project(model, before, view, eps):
     """Target projections of one whole batch, through torchvision's encoder in train mode."""
     part = lambda prefix: {n.removeprefix(prefix): t for n, t in before.items() if n.startswith(prefix)}
-    model = model.to(view.dtype).train()
+    model.train()
     # num_batches_tracked is not in an audit; nothing else may be missing.
     loaded = model.load_state_dict(part("target.encoder."), strict=False)
     missing = [name for name in loaded.missing_keys if not name.endswith("num_batches_tracked")]

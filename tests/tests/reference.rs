@@ -5,7 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "what the reference found is the point of the run")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use lockstep_tests::Scene;
@@ -26,22 +26,25 @@ const RESNET18: &[&str] =
 const RESNET50: &[&str] =
     &["model.arch=resnet50", "model.stem=imagenet", "data.image_size=64", "data.eval_resize=64"];
 
-fn reference_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("reference")
-}
-
-/// Runs a script of `tests/reference` in the scene's folder; it must end with 0.
-fn python(scene: &Scene, script: &str, arguments: &[&str]) {
+/// Runs a script of `tests/reference` with arguments in the scene's folder; it must end with 0.
+fn python(scene: &Scene, command: &str) {
+    let (script, arguments) = command.split_once(' ').expect("a script and its arguments");
     let python = std::env::var("LOCKSTEP_REFERENCE_PYTHON").unwrap_or_else(|_| "python3".into());
     let done = Command::new(&python)
-        .arg(reference_folder().join(script))
-        .args(arguments)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("reference").join(script))
+        .args(arguments.split_whitespace())
         .current_dir(scene.path(""))
         .output()
         .unwrap_or_else(|error| panic!("{python}: {error}"));
     let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     println!("{}", said.concat());
-    assert!(done.status.success(), "{script} {arguments:?} ended with {}", done.status);
+    assert!(done.status.success(), "{command} ended with {}", done.status);
+}
+
+/// Runs a command of the worker program; it must end with 0.
+fn worker(scene: &Scene, command: &str) {
+    let ended = scene.worker("command", &command.split_whitespace().collect::<Vec<_>>()).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
 }
 
 /// A kind of run, and what is asked of its audited steps.
@@ -50,12 +53,12 @@ struct Case<'a> {
     steps: &'a [u32],
     settings: &'a [&'a [&'a str]],
     /// Of `check_step.py`.
-    flags: &'a [&'a str],
+    flags: &'a str,
 }
 
 impl Default for Case<'_> {
     fn default() -> Self {
-        Self { worlds: &[1, 2, 3], steps: &[0, 1, 4], settings: &[], flags: &[] }
+        Self { worlds: &[1, 2, 3], steps: &[0, 1, 4], settings: &[], flags: "" }
     }
 }
 
@@ -72,10 +75,11 @@ impl Case<'_> {
             flags.extend(steps.iter().flat_map(|step| ["--audit-step", step]));
             flags.extend(settings.iter().flat_map(|set| ["--set", set]));
             scene.run(&format!("world-{world}"), world, &flags);
-            let folders: Vec<String> =
-                steps.iter().map(|step| format!("{folder}/step-{step}")).collect();
-            let arguments = folders.iter().map(String::as_str).chain(self.flags.iter().copied());
-            python(&scene, "check_step.py", &arguments.collect::<Vec<_>>());
+            let folders = steps.iter().map(|step| format!("{folder}/step-{step} "));
+            python(
+                &scene,
+                &format!("check_step.py {} {}", folders.collect::<String>(), self.flags),
+            );
         }
     }
 }
@@ -106,7 +110,7 @@ fn steps_of_a_resnet50_in_f64_are_pytorchs_in_any_world() {
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet50_in_f32_are_as_exact_as_pytorchs_in_any_world() {
-    let (settings, flags) = (&[RESNET50, &["model.width=0.25"][..]], &["--or-as-pytorch", "2"]);
+    let (settings, flags) = (&[RESNET50, &["model.width=0.25"][..]], "--or-as-pytorch 2");
     Case { settings, flags, ..Case::default() }.check();
 }
 
@@ -119,7 +123,7 @@ fn a_step_of_a_resnet50_of_full_width_with_sgd_is_pytorchs() {
             "model.dtype=f64",
             "model.width=1",
             "optimizer.kind=sgd",
-            "schedule.base_learning_rate=0.1",
+            "schedule.base_learning_rate=1",
             "schedule.steps=2",
             "schedule.global_batch=8",
         ][..],
@@ -127,45 +131,38 @@ fn a_step_of_a_resnet50_of_full_width_with_sgd_is_pytorchs() {
     Case { worlds: &[2], steps: &[1], settings, ..Case::default() }.check();
 }
 
-/// A short run of a full-width encoder, which torchvision has too; returns nothing but files in the scene.
-fn run_for_torchvision(scene: &Scene, arch: &str, stem: &str) {
-    let set = [format!("model.arch={arch}"), format!("model.stem={stem}"), "model.width=1".into()];
-    let set = set.iter().map(String::as_str).chain(FOR_TORCHVISION.iter().copied());
-    let flags: Vec<&str> = set.flat_map(|set| ["--set", set]).collect();
-    scene.run("run", 1, &[&["--audit-dir", "audit", "--audit-step", "1"], &flags[..]].concat());
+/// What a run of an encoder that torchvision has, too, is set to; two steps.
+fn torchvision_settings(arch: &str, stem: &str, dtype: &str) -> String {
+    [
+        "--set data.lanes=4 --set schedule.global_batch=16 --set schedule.steps=2",
+        "--set schedule.base_learning_rate=16 --set optimizer.kind=lars",
+        "--set data.image_size=64 --set data.eval_resize=64 --set model.width=1",
+        &format!("--set model.arch={arch} --set model.stem={stem} --set model.dtype={dtype}"),
+    ]
+    .join(" ")
 }
 
-const FOR_TORCHVISION: &[&str] = &[
-    "data.lanes=4",
-    "schedule.global_batch=16",
-    "schedule.steps=2",
-    "schedule.base_learning_rate=16",
-    "optimizer.kind=lars",
-    "data.image_size=64",
-    "data.eval_resize=64",
-];
-
-fn worker(scene: &Scene, arguments: &[&str]) {
-    let ended = scene.worker("command", arguments).wait();
-    assert_eq!(ended.code, Some(0), "{}", ended.said);
+fn run(scene: &Scene, settings: &str) {
+    let audit = ["--audit-dir", "audit", "--audit-step", "1"];
+    scene.run("run", 1, &audit.into_iter().chain(settings.split(' ')).collect::<Vec<_>>());
 }
 
+/// In train mode a ResNet-50 is compared in f64: in f32 PyTorch itself is off by 1e-4 in a network so deep and new.
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn exported_encoders_load_into_torchvision_and_see_the_same() {
-    for (arch, stem) in [("resnet18", "small"), ("resnet18", "imagenet"), ("resnet50", "imagenet")]
-    {
+    for (arch, stem, dtype, audit) in [
+        ("resnet18", "small", "f32", "--audit audit/step-1"),
+        ("resnet18", "imagenet", "f32", "--audit audit/step-1"),
+        ("resnet50", "imagenet", "f32", ""),
+        ("resnet50", "imagenet", "f64", "--audit audit/step-1"),
+    ] {
         let scene = Scene::new();
-        run_for_torchvision(&scene, arch, stem);
-        let from = ["--checkpoints", "run-ck", "--out"];
-        worker(&scene, &[&["export"][..], &from, &["weights"]].concat());
-        worker(
-            &scene,
-            &[&["eval", "features", "--data", "data", "--inputs"][..], &from, &["features"]]
-                .concat(),
-        );
-        let compare = ["compare", arch, stem, "weights", "--features", "features"];
-        python(&scene, "check_export.py", &[&compare[..], &["--audit", "audit/step-1"]].concat());
+        run(&scene, &torchvision_settings(arch, stem, dtype));
+        worker(&scene, "export --checkpoints run-ck --out weights");
+        worker(&scene, "eval features --checkpoints run-ck --data data --inputs --out features");
+        let compare = format!("compare {arch} {stem} weights --features features {audit}");
+        python(&scene, &format!("check_export.py {compare}"));
     }
 }
 
@@ -173,23 +170,15 @@ fn exported_encoders_load_into_torchvision_and_see_the_same() {
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn a_run_starts_from_imported_weights() {
     let scene = Scene::new();
-    python(&scene, "check_export.py", &["make", "resnet18", "imagenet", "weights"]);
-    let set = ["model.arch=resnet18", "model.stem=imagenet", "model.width=1"];
-    let set = set.iter().chain(FOR_TORCHVISION).flat_map(|set| ["--set", set]);
-    let import = ["import", "--weights", "weights", "--data", "data", "--checkpoints", "run-ck"];
-    worker(&scene, &import.into_iter().chain(["--preset", "tiny"]).chain(set).collect::<Vec<_>>());
-    let first = ["--checkpoint", "run-ck/step-000000000", "--out"];
-    worker(
-        &scene,
-        &[&["eval", "features", "--data", "data", "--inputs"][..], &first, &["features"]].concat(),
-    );
-    python(
-        &scene,
-        "check_export.py",
-        &["compare", "resnet18", "imagenet", "weights", "--features", "features"],
-    );
+    let settings = torchvision_settings("resnet18", "imagenet", "f32");
+    python(&scene, "check_export.py make resnet18 imagenet weights");
+    let import = "import --weights weights --data data --checkpoints run-ck --preset tiny";
+    worker(&scene, &format!("{import} {settings}"));
+    let first = "--checkpoint run-ck/step-000000000";
+    worker(&scene, &format!("eval features {first} --data data --inputs --out features"));
+    python(&scene, "check_export.py compare resnet18 imagenet weights --features features");
 
-    run_for_torchvision(&scene, "resnet18", "imagenet");
+    run(&scene, &settings);
     let log = std::fs::read_to_string(scene.path("run-0.log")).unwrap();
     assert!(log.contains("resuming"), "{log}");
 }
