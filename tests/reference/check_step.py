@@ -21,12 +21,16 @@ Exit codes: 0 all within the tolerance, 1 not, 2 the step can't be read or recom
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
 from byol_step import DEPTHS, run_step
+
+# What PyTorch says when oneDNN is turned off, on machines without its GPU.
+warnings.filterwarnings("ignore", message="TF32 acceleration")
 
 TOLERANCES = {"f64": 1e-9, "f32": 2e-5}
 BEFORE_BATCH_NORM = ("projector.0.bias", "predictor.0.bias")

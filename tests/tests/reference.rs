@@ -3,15 +3,14 @@
 //! `make reference` runs these with a PyTorch of its own; `make test` with one that it finds. Each prints the
 //! errors that it saw.
 
-use std::path::{Path, PathBuf};
+#![expect(clippy::print_stdout, reason = "what the reference found is the point of the run")]
+
+use std::path::Path;
 use std::process::Command;
 
 use lockstep_tests::Scene;
 
-/// Steps 0 and 1, and one behind the warm-up, which is 2 steps long.
-const STEPS: [u32; 3] = [0, 1, 4];
-
-/// 16 images in 4 lanes: a world of three deals them 8 + 4 + 4.
+/// 16 images in 4 lanes: a world of three deals them 8 + 4 + 4. Of the 5 steps, 2 warm up.
 const SETTINGS: &[&str] = &[
     "data.lanes=4",
     "schedule.global_batch=16",
@@ -27,51 +26,77 @@ const RESNET18: &[&str] =
 const RESNET50: &[&str] =
     &["model.arch=resnet50", "model.stem=imagenet", "data.image_size=64", "data.eval_resize=64"];
 
-fn reference_folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("reference")
-}
-
-/// Runs a script of `tests/reference` in the scene's folder; it must end with 0.
-fn python(scene: &Scene, script: &str, arguments: &[&str]) {
+/// Runs a script of `tests/reference` with arguments in the scene's folder; it must end with 0.
+fn python(scene: &Scene, command: &str) {
+    let (script, arguments) = command.split_once(' ').expect("a script and its arguments");
     let python = std::env::var("LOCKSTEP_REFERENCE_PYTHON").unwrap_or_else(|_| "python3".into());
     let done = Command::new(&python)
-        .arg(reference_folder().join(script))
-        .args(arguments)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("reference").join(script))
+        .args(arguments.split_whitespace())
         .current_dir(scene.path(""))
         .output()
         .unwrap_or_else(|error| panic!("{python}: {error}"));
     let said = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     println!("{}", said.concat());
-    assert!(done.status.success(), "{script} {arguments:?} ended with {}", done.status);
+    assert!(done.status.success(), "{command} ended with {}", done.status);
 }
 
-/// Trains in worlds of the given sizes, audits, and has every audited step recomputed.
-fn steps_equal_pytorchs(worlds: &[u32], steps: &[u32], settings: &[&[&str]]) {
-    let scene = Scene::new();
-    for &world in worlds {
-        let (name, folder) = (format!("world-{world}"), format!("audit-{world}"));
-        let steps: Vec<String> = steps.iter().map(u32::to_string).collect();
-        let mut flags = vec!["--audit-dir", &folder];
-        flags.extend(steps.iter().flat_map(|step| ["--audit-step", step]));
-        flags
-            .extend(SETTINGS.iter().chain(settings.concat().iter()).flat_map(|set| ["--set", set]));
-        scene.run(&name, world, &flags);
-        let folders: Vec<String> =
-            steps.iter().map(|step| format!("{folder}/step-{step}")).collect();
-        python(&scene, "check_step.py", &folders.iter().map(String::as_str).collect::<Vec<_>>());
+/// Runs a command of the worker program; it must end with 0.
+fn worker(scene: &Scene, command: &str) {
+    let ended = scene.worker("command", &command.split_whitespace().collect::<Vec<_>>()).wait();
+    assert_eq!(ended.code, Some(0), "{}", ended.said);
+}
+
+/// A kind of run, and what is asked of its audited steps.
+struct Case<'a> {
+    worlds: &'a [u32],
+    steps: &'a [u32],
+    settings: &'a [&'a [&'a str]],
+    /// Of `check_step.py`.
+    flags: &'a str,
+}
+
+impl Default for Case<'_> {
+    fn default() -> Self {
+        Self { worlds: &[1, 2, 3], steps: &[0, 1, 4], settings: &[], flags: "" }
+    }
+}
+
+impl Case<'_> {
+    /// Trains in each world, and has every audited step recomputed.
+    fn check(&self) {
+        let scene = Scene::new();
+        let settings: Vec<&str> =
+            [SETTINGS].iter().chain(self.settings).copied().flatten().copied().collect();
+        let steps: Vec<String> = self.steps.iter().map(u32::to_string).collect();
+        for &world in self.worlds {
+            let folder = format!("audit-{world}");
+            let mut flags = vec!["--audit-dir", &folder];
+            flags.extend(steps.iter().flat_map(|step| ["--audit-step", step]));
+            flags.extend(settings.iter().flat_map(|set| ["--set", set]));
+            scene.run(&format!("world-{world}"), world, &flags);
+            let folders = steps.iter().map(|step| format!("{folder}/step-{step} "));
+            python(
+                &scene,
+                &format!("check_step.py {} {}", folders.collect::<String>(), self.flags),
+            );
+        }
     }
 }
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet18_in_f64_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET18, &["model.width=0.25", "model.dtype=f64"]]);
+    Case { settings: &[RESNET18, &["model.width=0.25", "model.dtype=f64"]], ..Case::default() }
+        .check();
 }
 
+/// Narrow, and 8 images: with few activations none is likely to lie closer to a ReLU's kink than rounding.
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet18_in_f32_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET18, &["model.width=0.25"]]);
+    let settings = &[RESNET18, &["model.width=0.125", "schedule.global_batch=8"][..]];
+    Case { settings, ..Case::default() }.check();
 }
 
 #[test]
@@ -91,11 +116,83 @@ fn steps_with_same_padding_and_nesterov_momentum_are_pytorchs() {
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet50_in_f64_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET50, &["model.width=0.25", "model.dtype=f64"]]);
+    Case { settings: &[RESNET50, &["model.width=0.25", "model.dtype=f64"]], ..Case::default() }
+        .check();
+}
+
+/// At its start this network makes 1e-5 of a rounding, and has kinks: no float32 keeps to 2e-5, PyTorch's neither.
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_of_a_resnet50_in_f32_are_as_exact_as_pytorchs_in_any_world() {
+    let (settings, flags) = (&[RESNET50, &["model.width=0.25"][..]], "--or-as-pytorch 2");
+    Case { settings, flags, ..Case::default() }.check();
 }
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
-fn steps_of_a_resnet50_in_f32_are_pytorchs_in_any_world() {
-    steps_equal_pytorchs(&[1, 2, 3], &STEPS, &[RESNET50, &["model.width=0.25"]]);
+fn a_step_of_a_resnet50_of_full_width_with_sgd_is_pytorchs() {
+    let settings = &[
+        RESNET50,
+        &[
+            "model.dtype=f64",
+            "model.width=1",
+            "optimizer.kind=sgd",
+            "schedule.base_learning_rate=1",
+            "schedule.steps=2",
+            "schedule.global_batch=8",
+        ][..],
+    ];
+    Case { worlds: &[2], steps: &[1], settings, ..Case::default() }.check();
+}
+
+/// What a run of an encoder that torchvision has, too, is set to; two steps.
+fn torchvision_settings(arch: &str, stem: &str, dtype: &str) -> String {
+    [
+        "--set data.lanes=4 --set schedule.global_batch=16 --set schedule.steps=2",
+        "--set schedule.base_learning_rate=16 --set optimizer.kind=lars",
+        "--set data.image_size=64 --set data.eval_resize=64 --set model.width=1",
+        &format!("--set model.arch={arch} --set model.stem={stem} --set model.dtype={dtype}"),
+    ]
+    .join(" ")
+}
+
+fn run(scene: &Scene, settings: &str) {
+    let audit = ["--audit-dir", "audit", "--audit-step", "1"];
+    scene.run("run", 1, &audit.into_iter().chain(settings.split(' ')).collect::<Vec<_>>());
+}
+
+/// In train mode a ResNet-50 is compared in f64: in f32 PyTorch itself is off by 1e-4 in a network so deep and new.
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn exported_encoders_load_into_torchvision_and_see_the_same() {
+    for (arch, stem, dtype, audit) in [
+        ("resnet18", "small", "f32", "--audit audit/step-1"),
+        ("resnet18", "imagenet", "f32", "--audit audit/step-1"),
+        ("resnet50", "imagenet", "f32", ""),
+        ("resnet50", "imagenet", "f64", "--audit audit/step-1"),
+    ] {
+        let scene = Scene::new();
+        run(&scene, &torchvision_settings(arch, stem, dtype));
+        worker(&scene, "export --checkpoints run-ck --out weights");
+        worker(&scene, "eval features --checkpoints run-ck --data data --inputs --out features");
+        let compare = format!("compare {arch} {stem} weights --features features {audit}");
+        python(&scene, &format!("check_export.py {compare}"));
+    }
+}
+
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn a_run_starts_from_imported_weights() {
+    let scene = Scene::new();
+    let settings = torchvision_settings("resnet18", "imagenet", "f32");
+    python(&scene, "check_export.py make resnet18 imagenet weights");
+    let import = "import --weights weights --data data --checkpoints run-ck --preset tiny";
+    worker(&scene, &format!("{import} {settings}"));
+    let first = "--checkpoint run-ck/step-000000000";
+    worker(&scene, &format!("eval features {first} --data data --inputs --out features"));
+    python(&scene, "check_export.py compare resnet18 imagenet weights --features features");
+
+    run(&scene, &settings);
+    let log = std::fs::read_to_string(scene.path("run-0.log")).unwrap();
+    assert!(log.contains("resuming"), "{log}");
 }

@@ -310,3 +310,40 @@ impl Block {
         Ok(dx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameters(depth: u32, width: f64) -> usize {
+        let spec = ResNetSpec { width, ..ResNetSpec::with_depth(depth).unwrap() };
+        let mut layout = Layout::new(1e-5);
+        ResNet::new(&mut layout, &spec);
+        layout.params().iter().map(crate::layout::ParamSpec::len).sum()
+    }
+
+    /// torchvision's counts, less the classifier's (512 or 2048 inputs, 1000 classes).
+    #[test]
+    fn every_depth_has_the_parameters_of_torchvisions_model() {
+        for (depth, published, classifier) in [
+            (18, 11_689_512, 513_000),
+            (34, 21_797_672, 513_000),
+            (50, 25_557_032, 2_049_000),
+            (101, 44_549_160, 2_049_000),
+            (152, 60_192_808, 2_049_000),
+        ] {
+            assert_eq!(parameters(depth, 1.0), published - classifier, "ResNet-{depth}");
+        }
+    }
+
+    /// Grill et al. 2020, arXiv:2006.07733, table 1b, and 63 M for the ResNet-200 of width 1.
+    #[test]
+    fn deep_and_wide_encoders_have_the_papers_millions_of_parameters() {
+        for (depth, width, millions) in
+            [(50, 1.0, 24), (50, 2.0, 94), (50, 4.0, 375), (200, 1.0, 63), (200, 2.0, 250)]
+        {
+            let found = (parameters(depth, width) + 500_000) / 1_000_000;
+            assert_eq!(found, millions, "ResNet-{depth} ({width}x)");
+        }
+    }
+}
