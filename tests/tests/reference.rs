@@ -110,7 +110,7 @@ fn steps_with_same_padding_and_nesterov_momentum_are_pytorchs() {
         "optimizer.nesterov=true",
         "schedule.base_learning_rate=1",
     ];
-    steps_equal_pytorchs(&[2], &STEPS, &[RESNET50, &variant]);
+    Case { worlds: &[2], settings: &[RESNET50, &variant], ..Case::default() }.check();
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! `bn_group`, over the lanes of a group), for each view and each network apart.
 //!
 //! Forward sends one message per layer, with Σx and Σx² of all streams; backward one, with Σg and Σg·x̂.
-//! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks.
+//! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks. Groups lie
+//! whole on a rank, so theirs do not travel; only the running averages do, once for all layers (`pass.rs`).
 
 use lockstep_collective::CollectiveError;
 use tch::Tensor;

@@ -100,6 +100,7 @@ impl Grouping {
 pub(crate) struct BatchStatistics<'a> {
     /// Sums over the ranks.
     pub(crate) comm: &'a mut dyn Collective,
+    /// What is normalized together.
     pub(crate) grouping: Grouping,
     /// Running averages as they will be if the step is applied, per stream; see [`BatchStatistics::finish`].
     pub(crate) next: Vec<Running>,
