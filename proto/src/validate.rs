@@ -448,6 +448,35 @@ mod tests {
     }
 
     #[test]
+    fn variants_of_the_algorithm_that_make_no_sense_together_are_refused() {
+        let faults = |settings: &str| {
+            let sets = settings.split(' ').map(|set| set.split_once('=').unwrap());
+            let flags = sets.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            let resolved = Layers { flags, ..Layers::default() }.resolve();
+            resolved.err().map_or_else(String::new, |faults| faults.to_string())
+        };
+        for (settings, words) in [
+            ("optimizer.nesterov=true", "defined for SGD only"),
+            ("schedule.accumulate=3", "as many images to each micro-batch"),
+            ("schedule.accumulate=4096 data.lanes=1", "batch norm needs two images"),
+            ("model.bn_group=3", "made of whole lanes"),
+            ("model.bn_group=256 run.world=2", "every worker needs a whole group"),
+            ("model.bn_group=1 data.lanes=4096", "needs two images or more of a micro-batch"),
+        ] {
+            let said = faults(settings);
+            assert!(said.contains(words), "{settings}: {said}");
+        }
+        for settings in [
+            "optimizer.nesterov=true optimizer.kind=sgd",
+            "schedule.accumulate=16",
+            "model.bn_group=128 run.world=2",
+            "model.bn_group=1 schedule.accumulate=8",
+        ] {
+            assert_eq!(faults(settings), "", "{settings}");
+        }
+    }
+
+    #[test]
     fn ranges_are_put_into_words() {
         for (key, range) in [
             ("run.id", "1 to 64 of the characters a-z A-Z 0-9 . _ -"),
