@@ -64,7 +64,6 @@ pub(crate) struct Trainer {
 /// Waits for the first welcome, then trains until told to quit.
 pub(crate) fn run(equipment: Equipment, mut end: TrainerEnd) -> Result<(), TrainerError> {
     let _no_grad = tch::no_grad_guard(); // layers are explicit: nothing here is recorded for autograd
-    lockstep_nn::keep_freed_memory();
     while let Some(order) = end.orders.blocking_recv() {
         match order {
             Order::Welcomed(welcome) => return Trainer::new(equipment, end, *welcome)?.run(),

@@ -50,10 +50,13 @@ void lockstep_parallel_for(int64_t count, void (*body)(const void*, int64_t), co
 }
 
 // Every step allocates and frees the same activations: keep freed memory instead of giving it back to the
-// system, which would clear every page again. Elsewhere than with glibc, nothing happens.
+// system, which would clear every page again. That takes one heap for all threads, since only the main one can
+// hold large blocks without mapping each anew. To be called before other threads allocate; elsewhere than with
+// glibc, nothing happens.
 void lockstep_keep_freed_memory() {
 #ifdef __GLIBC__
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);  // the largest value that glibc takes
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_MMAP_MAX, 0);
   mallopt(M_TRIM_THRESHOLD, 2047 << 20);
   mallopt(M_TOP_PAD, 64 << 20);
 #endif

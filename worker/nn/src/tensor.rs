@@ -206,7 +206,8 @@ fn parallel_for(count: usize, body: Body<'_>) {
     unsafe { lockstep_parallel_for(count, call, (&raw const body).cast()) }
 }
 
-/// Makes the C library keep the memory that a step frees for the next step, process-wide.
+/// Makes the C library keep the memory that a step frees for the next step, process-wide. To be called before
+/// other threads are started.
 pub fn keep_freed_memory() {
     // SAFETY: takes nothing and sets three tunables of the allocator, which is thread-safe.
     unsafe { lockstep_keep_freed_memory() }
