@@ -61,6 +61,8 @@ pub struct Model {
     pub width: f64,
     /// First layers.
     pub stem: Stem,
+    /// What lies around an image in convolutions and max-pool.
+    pub padding: Padding,
     /// Hidden units of the projector.
     pub projector_hidden: u32,
     /// Dimensions of projection and prediction.
@@ -69,6 +71,8 @@ pub struct Model {
     pub predictor_hidden: u32,
     /// Initial weights of convolutions and linear layers.
     pub init: Init,
+    /// Initial weights of the target network.
+    pub target_init: TargetInit,
     /// Initial gamma of the last batch norm of every residual block; 1 in the paper's results, 0 in the authors' code.
     pub last_gamma: f64,
     /// Added to the variance in batch norm.
@@ -77,6 +81,8 @@ pub struct Model {
     pub bn_decay: f64,
     /// Numbers that the engine computes in.
     pub dtype: Dtype,
+    /// Compute normalized activations again in backward instead of keeping them.
+    pub recompute: bool,
 }
 
 /// Depth of the encoder, a post-activation ResNet (v1, stride in the 3×3 convolution).
@@ -102,6 +108,16 @@ pub enum Stem {
     Small,
 }
 
+/// What lies around an image in convolutions and max-pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Padding {
+    /// Half of the kernel on all sides, as in torchvision: weights move both ways.
+    Torchvision,
+    /// TensorFlow's `SAME`, as in the authors' code: for their weights.
+    Same,
+}
+
 /// Distribution of initial weights; all truncated at two standard deviations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,10 +128,22 @@ pub enum Init {
     He,
 }
 
+/// Initial weights of the target network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TargetInit {
+    /// Those of the online network.
+    Copy,
+    /// Drawn like those of the online network, independently of them.
+    Independent,
+}
+
 /// Element type of the engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
+    /// 16-bit activations and working weights; weights, gradients, statistics and sums stay 32-bit.
+    Bf16,
     /// 32-bit.
     F32,
     /// 64-bit, for tests of exactness.
@@ -178,6 +206,8 @@ pub struct Optimizer {
     pub kind: OptimizerKind,
     /// Momentum μ.
     pub momentum: f64,
+    /// Look ahead: step along `g + μ·m` instead of `m`; SGD only.
+    pub nesterov: bool,
     /// Weight decay; not applied to tensors of one dimension.
     pub weight_decay: f64,
     /// Trust coefficient of LARS.
@@ -200,6 +230,8 @@ pub enum OptimizerKind {
 pub struct Schedule {
     /// N: images per optimizer step over all ranks.
     pub global_batch: u32,
+    /// A: micro-batches that a step walks one after the other; batch norm sees one at a time.
+    pub accumulate: u32,
     /// Length of the run in passes over the data; `K = ⌊data_epochs·S/N⌋`.
     pub data_epochs: f64,
     /// Length in optimizer steps instead; 0: `data_epochs` decides.
@@ -208,8 +240,24 @@ pub struct Schedule {
     pub base_learning_rate: f64,
     /// Linear warm-up of η in passes over the data; `W = ⌊warmup_data_epochs·S/N⌋`.
     pub warmup_data_epochs: f64,
-    /// τ at step 0.
+    /// τ at step 0; also of all others where `decay_mode` is constant.
     pub base_decay: f64,
+    /// How τ changes during the run.
+    pub decay_mode: DecayMode,
+    /// Use `base_decay^κ`, κ = N / `reference_batch`, so that the target forgets as much per image.
+    pub scale_tau: bool,
+    /// Batch that `base_decay` refers to, where `scale_tau` is set.
+    pub reference_batch: u32,
+}
+
+/// How τ changes during the run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecayMode {
+    /// Rises from the base to 1 along a cosine.
+    Cosine,
+    /// Stays at the base: 1 is a target that never moves, 0 one that is the online network.
+    Constant,
 }
 
 /// `[probe]`

@@ -32,6 +32,8 @@ const PRESETS: &[Preset] = &[
     Preset { name: "no-color", toml: include_str!("../presets/no-color.toml") },
     Preset { name: "crop-and-flip", toml: include_str!("../presets/crop-and-flip.toml") },
     Preset { name: "crop-only", toml: include_str!("../presets/crop-only.toml") },
+    Preset { name: "target-random", toml: include_str!("../presets/target-random.toml") },
+    Preset { name: "target-online", toml: include_str!("../presets/target-online.toml") },
     Preset { name: "demo", toml: include_str!("../presets/demo.toml") },
     Preset { name: "demo-long", toml: include_str!("../presets/demo-long.toml") },
     Preset { name: "tiny", toml: include_str!("../presets/tiny.toml") },
@@ -51,9 +53,10 @@ pub(crate) fn find(name: &str) -> Option<&'static Preset> {
 #[expect(clippy::float_cmp, reason = "a value must arrive bit by bit")]
 mod tests {
     use super::*;
-    use crate::config::{OptimizerKind, RunConfig};
+    use crate::config::{OptimizerKind, RunConfig, TargetInit};
+    use crate::ids::Step;
     use crate::layers::Layers;
-    use crate::schedule::Schedule;
+    use crate::schedule::{Decay, Schedule};
 
     fn resolve(name: &str) -> RunConfig {
         let layers = Layers { preset: Some(name.to_owned()), ..Layers::default() };
@@ -96,6 +99,27 @@ mod tests {
             let ablation = resolve(name);
             assert_ne!(ablation.augment, baseline.augment, "{name}");
             assert_eq!(RunConfig { augment: baseline.augment.clone(), ..ablation }, baseline);
+        }
+    }
+
+    #[test]
+    fn an_ablation_of_the_target_changes_only_the_target_and_holds_its_decay() {
+        let baseline = resolve("imagenet-r50-300ep");
+        for (name, decay, target_init) in [
+            ("target-random", 1.0, TargetInit::Independent),
+            ("target-online", 0.0, TargetInit::Copy),
+        ] {
+            let ablation = resolve(name);
+            assert_eq!(ablation.model.target_init, target_init, "{name}");
+            let schedule = Schedule::new(&ablation, 1_281_167).unwrap();
+            for step in [0, 3_127, 50_000, 93_834] {
+                assert_eq!(schedule.plan(Step(step)).0, Decay(decay), "{name}, step {step}");
+            }
+            let mut restored = ablation;
+            restored.model.target_init = baseline.model.target_init;
+            restored.schedule.base_decay = baseline.schedule.base_decay;
+            restored.schedule.decay_mode = baseline.schedule.decay_mode;
+            assert_eq!(restored, baseline, "{name}");
         }
     }
 

@@ -10,7 +10,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::config;
+use crate::config::{self, DecayMode};
 use crate::ids::Step;
 
 /// Batch size that `schedule.base_learning_rate` refers to.
@@ -60,6 +60,7 @@ pub struct Schedule {
     warmup: u64,
     peak: LearningRate,
     base: Decay,
+    mode: DecayMode,
 }
 
 impl Schedule {
@@ -80,7 +81,8 @@ impl Schedule {
             total,
             warmup: warmup_steps(section, samples),
             peak: peak_learning_rate(section),
-            base: Decay(section.base_decay),
+            base: base_decay(section),
+            mode: section.decay_mode,
         })
     }
 
@@ -101,10 +103,11 @@ impl Schedule {
 
     /// τ and η of optimizer step `step`.
     pub fn plan(&self, step: Step) -> (Decay, LearningRate) {
-        (
-            target_decay(step, self.total, self.base),
-            learning_rate(step, self.total, self.warmup, self.peak),
-        )
+        let decay = match self.mode {
+            DecayMode::Cosine => target_decay(step, self.total, self.base),
+            DecayMode::Constant => self.base,
+        };
+        (decay, learning_rate(step, self.total, self.warmup, self.peak))
     }
 }
 
@@ -174,6 +177,22 @@ pub fn learning_rate(
     LearningRate(peak.0 * half_cosine(ratio(k - warmup, total.get() - warmup)))
 }
 
+/// Base τ₀ of the decay: `base_decay`, or with `scale_tau` what forgets as much per image at N as
+/// `base_decay` does at the reference batch.
+///
+/// ```text
+/// τ₀ = base_decay^κ,   κ = N / reference_batch
+/// ```
+///
+/// Source: Busbridge et al. 2023, arXiv:2307.13813, definition 1.2.
+pub fn base_decay(section: &config::Schedule) -> Decay {
+    if !section.scale_tau {
+        return Decay(section.base_decay);
+    }
+    let scale = f64::from(section.global_batch) / f64::from(section.reference_batch);
+    Decay(section.base_decay.powf(scale))
+}
+
 /// Decay τ of the target network's moving average at `step`.
 ///
 /// ```text
@@ -224,11 +243,15 @@ mod tests {
     fn section(data_epochs: f64, base_learning_rate: f64, base_decay: f64) -> config::Schedule {
         config::Schedule {
             global_batch: 4096,
+            accumulate: 1,
             data_epochs,
             steps: 0,
             base_learning_rate,
             warmup_data_epochs: 10.0,
             base_decay,
+            decay_mode: DecayMode::Cosine,
+            scale_tau: false,
+            reference_batch: 4096,
         }
     }
 
@@ -277,6 +300,40 @@ mod tests {
         for (step, want) in [(0, 0.996), (500, 0.998), (1000, 1.0), (5000, 1.0)] {
             assert_close(target_decay(Step(step), total, Decay(0.996)).0, want);
         }
+    }
+
+    #[test]
+    fn a_constant_decay_stays_at_its_base_from_the_first_step_to_the_last() {
+        let mut config = tiny();
+        config.schedule.decay_mode = DecayMode::Constant;
+        for base in [0.0, 0.9, 1.0] {
+            config.schedule.base_decay = base;
+            let schedule = Schedule::new(&config, 64).unwrap();
+            for step in [0, 10, 19, 20] {
+                assert_eq!(schedule.plan(Step(step)).0, Decay(base), "step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_scaled_decay_forgets_as_much_per_image_as_the_reference_batch() {
+        let scaled = |global_batch, base| {
+            let section = section(300.0, 0.3, base);
+            base_decay(&config::Schedule { global_batch, scale_tau: true, ..section }).0
+        };
+        // 0.99^(1/4) is 0.997490…: four steps of 1,024 make 0.99.
+        assert_close(scaled(1024, 0.99), 0.997_490_569_933_681_1);
+        assert_close(scaled(1024, 0.99).powi(4), 0.99);
+        assert_close(scaled(4096, 0.99), 0.99);
+        assert_close(scaled(8192, 0.99), 0.980_1);
+        assert_close(scaled(512, 0.0), 0.0);
+        assert_close(scaled(512, 1.0), 1.0);
+    }
+
+    #[test]
+    fn without_scaling_the_reference_batch_changes_nothing() {
+        let section = config::Schedule { reference_batch: 1, ..section(300.0, 0.3, 0.99) };
+        assert_close(base_decay(&section).0, 0.99);
     }
 
     #[test]

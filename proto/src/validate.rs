@@ -7,7 +7,7 @@
 
 use ::config::ValueKind;
 
-use crate::config::RunConfig;
+use crate::config::{OptimizerKind, RunConfig};
 use crate::layers::Layers;
 
 /// One row of the configuration table for users.
@@ -108,14 +108,17 @@ pub(crate) const KEYS: &[Key] = &[
     key("model.arch", Choice(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]), "the encoder"),
     key("model.width", Number(Closed(0.0625, 4.0)), "the factor on every channel count of the encoder"),
     key("model.stem", Choice(&["imagenet", "small"]), "the first layers: `imagenet` 7×7/2 and max-pool, `small` 3×3/1 for small images"),
+    key("model.padding", Choice(&["torchvision", "same"]), "the padding of strided convolutions and max-pool: as `torchvision`, or TensorFlow's `same` as the authors' code"),
     key("model.projector_hidden", Whole(1, 65536), "the number of hidden units of the projector"),
     key("model.projection_dim", Whole(1, 65536), "the number of dimensions of projection and prediction"),
     key("model.predictor_hidden", Whole(1, 65536), "the number of hidden units of the predictor"),
     key("model.init", Choice(&["fan_in", "he"]), "the distribution of initial weights: `fan_in` the authors' code, `he` torchvision's"),
+    key("model.target_init", Choice(&["copy", "independent"]), "the target's initial weights: a `copy` of the online network's, or an `independent` draw"),
     key("model.last_gamma", Number(SHARE), "the initial gamma of the last batch norm of every residual block"),
     key("model.bn_eps", Number(Closed(1e-12, 0.1)), "the number added to the variance in batch norm"),
     key("model.bn_decay", Number(SHARE), "the share of the old running average that a batch-norm update keeps"),
-    key("model.dtype", Choice(&["f32", "f64"]), "the type of number that the engine computes in; `f64` is for tests of exactness"),
+    key("model.dtype", Choice(&["bf16", "f32", "f64"]), "the type of number that the engine computes in: `bf16` with f32 weights, `f64` for tests of exactness"),
+    key("model.recompute", Flag, "whether normalized activations are computed again in backward instead of kept: less memory, more time"),
 
     key("data.image_size", Whole(8, 1024), "the side of the square views, in pixels"),
     key("data.eval_resize", Whole(8, 2048), "the short side of an image before the centre crop of evaluation, in pixels"),
@@ -139,15 +142,20 @@ pub(crate) const KEYS: &[Key] = &[
 
     key("optimizer.kind", Choice(&["lars", "sgd"]), "the update rule"),
     key("optimizer.momentum", Number(Under(0.0, 1.0)), "the momentum μ"),
+    key("optimizer.nesterov", Flag, "whether SGD's momentum looks ahead (Nesterov): the step is g + μ·m instead of m"),
     key("optimizer.weight_decay", Number(SHARE), "the weight decay; biases and batch norm have none"),
     key("optimizer.trust", Number(POSITIVE_SHARE), "the trust coefficient of LARS"),
 
     key("schedule.global_batch", Whole(2, 1_048_576), "the number of images per optimizer step over all ranks (N)"),
+    key("schedule.accumulate", Whole(1, 65536), "the number of micro-batches whose gradients make a step; batch norm is over one of them"),
     key("schedule.data_epochs", Number(Over(0.0, 1e6)), "the length of the run in passes over the data"),
     key("schedule.steps", Whole(0, MAX_STEPS), "the length of the run in optimizer steps; at 0 `schedule.data_epochs` decides"),
     key("schedule.base_learning_rate", Number(Over(0.0, 1000.0)), "the learning rate η at a batch of 256; the peak is this times N / 256"),
     key("schedule.warmup_data_epochs", Number(Closed(0.0, 1e6)), "the linear warm-up of η in passes over the data"),
-    key("schedule.base_decay", Number(SHARE), "the decay τ of the target network at step 0"),
+    key("schedule.base_decay", Number(SHARE), "the decay τ of the target network at step 0; 1 keeps the target, 0 makes it the online network"),
+    key("schedule.decay_mode", Choice(&["cosine", "constant"]), "how τ goes on: `cosine` rises to 1 at the end, `constant` stays"),
+    key("schedule.scale_tau", Flag, "whether the base of τ is raised to the power of N / `schedule.reference_batch`"),
+    key("schedule.reference_batch", Whole(1, 1_048_576), "the batch that the base of τ refers to, with `schedule.scale_tau`"),
 
     key("probe.enabled", Flag, "whether a linear classifier is trained along, where the data has labels"),
 
@@ -306,6 +314,17 @@ pub(crate) const RULES: &[Rule] = &[
         holds: |c| c.schedule.global_batch.is_multiple_of(c.data.lanes),
     },
     Rule {
+        keys: &["schedule.accumulate", "data.lanes", "schedule.global_batch"],
+        sentence: "every lane must give as many images to each micro-batch: the first must divide \
+                   the third divided by the second; lower the micro-batches or the lanes",
+        holds: |c| (c.schedule.global_batch / c.data.lanes).is_multiple_of(c.schedule.accumulate),
+    },
+    Rule {
+        keys: &["schedule.accumulate", "schedule.global_batch"],
+        sentence: "batch norm needs two images or more; lower the micro-batches or raise the batch",
+        holds: |c| c.schedule.global_batch / c.schedule.accumulate >= 2,
+    },
+    Rule {
         keys: &["data.lanes", "run.world"],
         sentence: "every worker needs a lane; raise the lanes or start fewer workers",
         holds: |c| c.data.lanes >= c.run.world,
@@ -321,6 +340,12 @@ pub(crate) const RULES: &[Rule] = &[
         sentence: "the neighbours must be fewer than the images in the bank; lower the first or \
                    raise the second",
         holds: |c| c.knn.k < c.knn.samples,
+    },
+    Rule {
+        keys: &["optimizer.nesterov", "optimizer.kind"],
+        sentence: "Nesterov momentum is defined for SGD only; set the first to false or the second \
+                   to sgd",
+        holds: |c| !c.optimizer.nesterov || c.optimizer.kind == OptimizerKind::Sgd,
     },
     Rule {
         keys: &["control.lease_ms", "control.heartbeat_ms"],
@@ -355,7 +380,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::config::{Arch, Dtype, Init, OptimizerKind, Stem};
+    use crate::config::{Arch, DecayMode, Dtype, Init, Padding, Stem, TargetInit};
 
     #[test]
     fn the_table_has_the_keys_of_the_types_in_their_order() {
@@ -369,9 +394,12 @@ mod tests {
         for (key, variants) in [
             ("model.arch", words::<Arch>()),
             ("model.stem", words::<Stem>()),
+            ("model.padding", words::<Padding>()),
             ("model.init", words::<Init>()),
+            ("model.target_init", words::<TargetInit>()),
             ("model.dtype", words::<Dtype>()),
             ("optimizer.kind", words::<OptimizerKind>()),
+            ("schedule.decay_mode", words::<DecayMode>()),
         ] {
             let Choice(words) = find(key).unwrap().kind else { panic!("{key} is no choice") };
             assert_eq!(words, variants, "{key}");

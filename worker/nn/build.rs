@@ -13,7 +13,13 @@ fn main() {
 
     println!("cargo::rerun-if-changed=src/fence.cpp");
     println!("cargo::rerun-if-changed={lib}/../build-version");
-    cc::Build::new()
+    // ATen's parallel loops are OpenMP's, in its headers: without the library that libtorch uses they are serial.
+    let openmp = Path::new(&lib).join("libgomp.so.1").exists();
+    let mut fence = cc::Build::new();
+    if openmp {
+        fence.flag("-fopenmp");
+    }
+    fence
         .cpp(true)
         .std("c++20")
         .include(include.join("torch/csrc/api/include"))
@@ -22,6 +28,12 @@ fn main() {
         .warnings(false) // libtorch's headers have many
         .file("src/fence.cpp")
         .compile("fence");
+    if openmp {
+        println!("cargo::rustc-link-search=native={lib}");
+        println!("cargo::rustc-link-lib=dylib:+verbatim=libgomp.so.1");
+    } else {
+        println!("cargo::warning=no libgomp.so.1 in {lib}: batch norm will use one thread");
+    }
 
     println!("cargo::metadata=libtorch_lib={lib}");
     println!("cargo::rustc-link-arg=-Wl,-rpath,{lib}");

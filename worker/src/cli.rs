@@ -41,6 +41,8 @@ pub enum Command {
     Import(commands::import::ImportArgs),
     /// Write a report of a run as one HTML file.
     Report(commands::report::ReportArgs),
+    /// Measure this machine.
+    Bench(commands::bench::BenchArgs),
 }
 
 /// One rank of a run. Everything that decides what is computed comes from the coordinator.

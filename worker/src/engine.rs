@@ -3,7 +3,7 @@
 use std::num::NonZero;
 
 use lockstep_data::{Dataset, EvalConfig, OrderConfig, ViewRecipe};
-use lockstep_nn::{Init, ModelSpec, Optimizer, ResNetSpec, Stem};
+use lockstep_nn::{Init, ModelSpec, Optimizer, Padding, ResNetSpec, Stem, TargetInit};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
 
@@ -13,9 +13,10 @@ const EVAL_BATCH: usize = 256;
 /// The model of a run, for a data set of `classes` classes (0: no labels).
 pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec {
     let model = &config.model;
-    let kind = match model.dtype {
-        Dtype::F32 => Kind::Float,
-        Dtype::F64 => Kind::Double,
+    let (kind, compute) = match model.dtype {
+        Dtype::Bf16 => (Kind::Float, Kind::BFloat16),
+        Dtype::F32 => (Kind::Float, Kind::Float),
+        Dtype::F64 => (Kind::Double, Kind::Double),
     };
     let element_bytes = kind.elt_size_in_bytes();
     ModelSpec {
@@ -28,12 +29,20 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
             config::Init::FanIn => Init::FanIn,
             config::Init::He => Init::He,
         },
+        target_init: match model.target_init {
+            config::TargetInit::Copy => TargetInit::Copy,
+            config::TargetInit::Independent => TargetInit::Independent,
+        },
         bn_eps: model.bn_eps,
         bn_decay: model.bn_decay,
         optimizer: optimizer(&config.optimizer),
         global_batch: config.schedule.global_batch,
+        lanes: config.data.lanes,
+        accumulate: config.schedule.accumulate,
         bucket_elements: config.collective.bucket_mib as usize * (1 << 20) / element_bytes,
         kind,
+        compute,
+        recompute: model.recompute,
         device,
     }
 }
@@ -54,6 +63,10 @@ fn encoder(model: &config::Model) -> ResNetSpec {
             config::Stem::Imagenet => Stem::Imagenet,
             config::Stem::Small => Stem::Small,
         },
+        padding: match model.padding {
+            config::Padding::Torchvision => Padding::Torchvision,
+            config::Padding::Same => Padding::Same,
+        },
         last_gamma: model.last_gamma,
         ..published
     }
@@ -66,6 +79,7 @@ fn optimizer(optimizer: &config::Optimizer) -> Optimizer {
             OptimizerKind::Sgd => None,
         },
         momentum: optimizer.momentum,
+        nesterov: optimizer.nesterov,
         weight_decay: optimizer.weight_decay,
     }
 }

@@ -10,7 +10,7 @@ use lockstep_service::exit::{Failure, conclude, usage};
 use lockstep_service::telemetry;
 use worker::Meters;
 use worker::cli::{Cli, Command};
-use worker::commands::{self, eval, export, import, pack, report, verify};
+use worker::commands::{self, bench, eval, export, import, pack, report, verify};
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         (Some(Command::Export(args)), _) => export::run(args),
         (Some(Command::Import(args)), _) => import::run(args),
         (Some(Command::Report(args)), _) => report::run(args),
+        (Some(Command::Bench(args)), _) => bench::run(args),
         (None, Some(args)) => return conclude(worker::run(args, &meters)),
         (None, None) => return usage(&missing_arguments()),
     };

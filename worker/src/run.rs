@@ -140,7 +140,7 @@ fn choose_device(name: &str) -> Result<Device, Misuse> {
 }
 
 /// 0 leaves the choice to the libraries: one thread per core.
-fn set_threads(threads: usize) -> anyhow::Result<()> {
+pub(crate) fn set_threads(threads: usize) -> anyhow::Result<()> {
     if threads == 0 {
         return Ok(());
     }

@@ -1,14 +1,15 @@
-//! Batch norm over the whole global batch, for each view and each network apart.
+//! Batch norm over the whole global batch (with `accumulate`, over a micro-batch of all ranks), for each view
+//! and each network apart.
 //!
 //! Forward sends one message per layer, with Σx and Σx² of all streams; backward one, with Σg and Σg·x̂.
 //! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks.
 
-use lockstep_collective::{CollectiveError, Reduction};
+use lockstep_collective::CollectiveError;
 use tch::Tensor;
 
 use crate::kernels::{self, After, Moments, Sums};
 use crate::layout::{Layout, ParamId, Role, StatsSpec};
-use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS};
+use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS, Weights, sum_over_ranks};
 
 /// γ·(x − mean)/√(variance + ε) + β, per channel.
 #[derive(Debug)]
@@ -23,9 +24,14 @@ pub(crate) struct BatchNorm {
 #[derive(Debug)]
 pub(crate) struct Saved {
     x: Tensor,
-    /// The output, when a ReLU followed.
-    y: Option<Tensor>,
-    moments: Option<Moments>,
+    moments: Moments,
+}
+
+impl Saved {
+    /// What was normalized.
+    pub(crate) fn input(&self) -> &Tensor {
+        &self.x
+    }
 }
 
 impl BatchNorm {
@@ -58,39 +64,47 @@ impl BatchNorm {
             .zip(&moments)
             .enumerate()
             .map(|(stream, (x, moments))| {
-                let affine = (pass.param(stream, self.gamma), pass.param(stream, self.beta));
-                kernels::normalize(x, moments, affine, after(stream))
+                self.normalize(pass.networks[stream].weights, x, moments, after(stream))
             })
             .collect();
-        let relu = !matches!(after(0), After::Nothing);
-        let saved = Saved {
-            x: xs[0].shallow_clone(),
-            y: relu.then(|| ys[0].shallow_clone()),
-            moments: moments.into_iter().next(),
-        };
-        Ok((ys, saved))
+        let moments = moments.into_iter().next().expect("there is a stream 0");
+        Ok((ys, Saved { x: xs[0].shallow_clone(), moments }))
     }
 
-    /// Takes the gradient of the output; returns those of the input and of what the ReLU saw.
+    fn normalize(
+        &self,
+        weights: Weights<'_>,
+        x: &Tensor,
+        moments: &Moments,
+        after: After<'_>,
+    ) -> Tensor {
+        let [gamma, beta] = [self.gamma, self.beta].map(|id| weights.masters.values(id));
+        kernels::normalize(x, moments, (&gamma, &beta), after)
+    }
+
+    /// The output once more, bit for bit, where a ReLU and nothing else followed.
+    pub(crate) fn output(&self, pass: &Backward<'_>, saved: &Saved) -> Tensor {
+        self.normalize(pass.weights, &saved.x, &saved.moments, After::Relu)
+    }
+
+    /// Takes the gradient of the output, and the output `y` where a ReLU followed; returns the gradients of
+    /// the input and of what the ReLU saw.
     pub(crate) fn backward(
         &self,
         pass: &mut Backward<'_>,
         saved: &Saved,
+        y: Option<&Tensor>,
         mut dy: Tensor,
     ) -> Result<(Tensor, Tensor), CollectiveError> {
-        let Saved { x, y, moments } = saved;
-        let moments = moments.as_ref().expect("there is a stream 0");
-        if let Some(y) = y {
-            kernels::mask(&mut dy, y);
-        }
-        let mut sums = kernels::gradient_sums(&dy, x, moments);
+        let Saved { x, moments } = saved;
+        let mut sums = kernels::gradient_sums(&mut dy, y, x, moments);
         let [d_beta, d_gamma] = [0, 1].map(|which| self.over_views(&sums, which));
         pass.sink.put_host(self.beta, &d_beta)?;
         pass.sink.put_host(self.gamma, &d_gamma)?;
-        pass.comm.all_reduce(sums.as_mut_slice().into(), Reduction::Sum)?;
-        let count = pass.global_batch * spatial(x);
-        let gamma = pass.params.get(self.gamma);
-        let dx = kernels::input_gradient(&dy, x, moments, gamma, (&sums, count));
+        sum_over_ranks(pass.comm, &mut sums)?;
+        let count = pass.images * spatial(x);
+        let gamma = pass.weights.masters.values(self.gamma);
+        let dx = kernels::input_gradient(&dy, x, moments, &gamma, (&sums, count));
         Ok((dx, dy))
     }
 
@@ -102,7 +116,7 @@ impl BatchNorm {
     ) -> Result<Vec<Moments>, CollectiveError> {
         let mut all: Vec<f64> = xs.iter().flat_map(|x| kernels::sums(x, VIEWS)).collect();
         batch.reduce(&mut all)?;
-        let count = batch.global_batch * spatial(&xs[0]);
+        let count = batch.images * spatial(&xs[0]);
         let channels = self.spec.channels;
         let moments = all.chunks(2 * VIEWS * channels).enumerate().map(|(stream, sums)| {
             let (mut mean, mut inv_std) = (Vec::new(), Vec::new());

@@ -7,16 +7,17 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::gradients::Gradients;
 use crate::head::{self, Head};
-use crate::init::{self, Init};
+use crate::init::{self, Init, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
 use crate::optimizer::Optimizer;
-use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS};
+use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
 use crate::recording::Recorder;
 use crate::resnet::{self, ResNet, ResNetSpec};
 use crate::store::{Running, Store, signed};
 use crate::tensor;
+use crate::views::{MicroBatch, Turn};
 
 /// Everything that decides what a model computes.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,6 +34,8 @@ pub struct ModelSpec {
     pub classes: Option<i64>,
     /// Initial weights.
     pub init: Init,
+    /// Initial weights of the target.
+    pub target_init: TargetInit,
     /// ε of batch norm.
     pub bn_eps: f64,
     /// Share of the old running average that a batch-norm update keeps.
@@ -41,33 +44,20 @@ pub struct ModelSpec {
     pub optimizer: Optimizer,
     /// N: images of one view over all ranks.
     pub global_batch: u32,
+    /// Lanes that the global batch is made of, as many images of each.
+    pub lanes: u32,
+    /// Micro-batches of a step; divides the images of a lane.
+    pub accumulate: u32,
     /// Elements of a gradient bucket.
     pub bucket_elements: usize,
-    /// Element type of the engine: `Float` or `Double`.
+    /// Element type of weights, gradients and momentum: `Float` or `Double`.
     pub kind: Kind,
+    /// Element type of activations and of the weights they meet: `kind`, or `BFloat16` where that is `Float`.
+    pub compute: Kind,
+    /// Compute normalized activations again in backward instead of keeping them: less memory, more time.
+    pub recompute: bool,
     /// Where the engine runs.
     pub device: Device,
-}
-
-/// A rank's part of one global batch: two views of every image, stacked.
-#[derive(Debug)]
-pub struct Views {
-    images_vbchw: Tensor,
-    labels_b: Option<Tensor>,
-}
-
-impl Views {
-    /// `one`, `two`: normalized pixels of `labels.len()` images each, in the order N, H, W, C.
-    pub fn new([one, two]: [&[f32]; 2], labels: &[u32], side: u32, spec: &ModelSpec) -> Self {
-        let (count, side) = (signed(labels.len()), i64::from(side));
-        let view = |pixels: &[f32]| Tensor::from_slice(pixels).view([count, side, side, 3]);
-        let images = Tensor::cat(&[view(one), view(two)], 0);
-        let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
-        Self {
-            images_vbchw: images.permute([0, 3, 1, 2]).to_device(spec.device).to_kind(spec.kind),
-            labels_b: spec.classes.map(|_| Tensor::from_slice(&labels).to_device(spec.device)),
-        }
-    }
 }
 
 /// The two communicators of a world. Batch norm's small messages never wait behind a bucket.
@@ -108,6 +98,7 @@ pub(crate) struct Seen {
 
 /// What backward needs.
 pub(crate) struct Tape {
+    turn: Turn,
     encoder: resnet::Saved,
     projector: head::Saved,
     predictor: head::Saved,
@@ -130,9 +121,11 @@ pub struct Byol {
     target: Store,
     momentum: Store,
     gradients: Store,
+    /// θ and ξ in the type that is computed in, where that is another one.
+    working: Option<[Store; 2]>,
     plan: Plan,
     running: [Running; 2],
-    /// Running averages as they will be once the step in flight is applied.
+    /// Running averages as they will be once the step in flight, so far, is applied.
     next_running: Option<[Running; 2]>,
     pub(crate) recorder: Recorder,
 }
@@ -141,7 +134,7 @@ pub struct Byol {
 const TAIL_HEAD: usize = 4;
 
 impl Byol {
-    /// A model with initial weights drawn from `seed`; the target starts as a copy of the online network.
+    /// A model with initial weights drawn from `seed`.
     ///
     /// # Panics
     ///
@@ -163,10 +156,14 @@ impl Byol {
             Store::zeros(&layout.params()[..params], len, spec.kind, spec.device)
         };
         let all = layout.params().len();
+        let (online, target) = (store(all, layout.len()), store(target_params, target_len));
+        let working = (spec.compute != spec.kind)
+            .then(|| [&online, &target].map(|s| s.in_kind(layout.params(), spec.compute)));
         let mut model = Self {
             plan: Plan::new(&lengths, spec.bucket_elements),
-            online: store(all, layout.len()),
-            target: store(target_params, target_len),
+            online,
+            target,
+            working,
             momentum: store(all, layout.len()),
             gradients: store(all, layout.len() + tail),
             running: [Running::new(&layout), Running::new(&layout)],
@@ -187,8 +184,16 @@ impl Byol {
         for (index, param) in self.layout.params().iter().enumerate() {
             self.online.fill(param, &init::values(param, index, seed, self.spec.init));
         }
-        let copied = self.online.stretch(0, self.target.flat().numel());
-        self.target.flat_mut().copy_(&copied);
+        let len = self.target.flat().numel();
+        match self.spec.target_init {
+            TargetInit::Copy => self.target.flat_mut().copy_(&self.online.stretch(0, len)),
+            TargetInit::Independent => {
+                let params = self.layout.params().iter().take_while(|param| param.offset < len);
+                for (index, param) in (init::TARGET..).zip(params) {
+                    self.target.fill(param, &init::values(param, index, seed, self.spec.init));
+                }
+            }
+        }
     }
 
     /// What the model was made from.
@@ -205,26 +210,45 @@ impl Byol {
         f64::from(self.spec.global_batch)
     }
 
+    /// Brings the working copies up to the masters, if there are any.
+    fn cast_weights(&mut self) {
+        let masters = [&self.online, &self.target];
+        for (working, master) in self.working.iter_mut().flatten().zip(masters) {
+            working.flat_mut().copy_(master.flat());
+        }
+    }
+
+    /// N / A: images of one view over all ranks that go through the networks at once.
+    fn micro_batch(&self) -> f64 {
+        f64::from(self.spec.global_batch / self.spec.accumulate)
+    }
+
     /// Walks both networks over both views in one wave.
     pub(crate) fn forward(
         &mut self,
-        views: &Views,
+        part: &MicroBatch,
         comm: &mut Communicators,
     ) -> Result<(Seen, Tape), CollectiveError> {
         let _span = tracing::info_span!("forward").entered();
+        if part.turn.first {
+            self.cast_weights();
+        }
+        let [online, target] = working(self.working.as_ref());
+        let next = self.next_running.take().filter(|_| !part.turn.first);
         let mut pass = Forward {
             networks: vec![
-                Network { params: &self.online, running: &self.running[0] },
-                Network { params: &self.target, running: &self.running[1] },
+                Network { weights: Weights::new(&self.online, online), running: &self.running[0] },
+                Network { weights: Weights::new(&self.target, target), running: &self.running[1] },
             ],
             mode: Mode::Batch(BatchStatistics {
                 comm: comm.statistics.as_mut(),
-                global_batch: self.global_batch(),
-                next: self.running.to_vec(),
+                images: self.micro_batch(),
+                next: next.unwrap_or_else(|| self.running.clone()).into(),
                 decay: self.spec.bn_decay,
             }),
+            recompute: self.spec.recompute,
         };
-        let images = [0, 1].map(|_| views.images_vbchw.shallow_clone());
+        let images = [0, 1].map(|_| part.images_vbchw.shallow_clone());
         let (representations, encoder) = self.encoder.forward(&mut pass, &images)?;
         let (projections, projector) = self.projector.forward(&mut pass, &representations)?;
         let (predictions, predictor) = self.predictor.forward(&mut pass, &projections[..1])?;
@@ -232,22 +256,23 @@ impl Byol {
         self.next_running = Some(batch.next.try_into().expect("one per network"));
 
         let views_of_one = representations[0].size()[0] / signed(VIEWS);
-        let representation_bf = representations[0].narrow(0, 0, views_of_one);
-        let probe = self.probe.as_ref().zip(views.labels_b.as_ref()).map(|(probe, labels)| {
+        let exact = |x: &Tensor| x.to_kind(self.spec.kind);
+        let representation_bf = exact(&representations[0].narrow(0, 0, views_of_one));
+        let probe = self.probe.as_ref().zip(part.labels_b.as_ref()).map(|(probe, labels)| {
             probe.look(&self.online, &representation_bf, labels, self.global_batch())
         });
-        let [projection, target_projection] =
-            <[Tensor; 2]>::try_from(projections).expect("two streams");
         let seen = Seen {
-            predictions: predictions.into_iter().next().expect("one stream"),
-            target_projections: target_projection,
-            projections: projection,
+            predictions: exact(&predictions[0]),
+            target_projections: exact(&projections[1]),
+            projections: exact(&projections[0]),
             probe,
         };
-        Ok((seen, Tape { encoder, projector, predictor, representation_bf }))
+        let turn = part.turn;
+        Ok((seen, Tape { turn, encoder, projector, predictor, representation_bf }))
     }
 
-    /// Brings the gradient of the loss to every parameter, summed over all ranks, and the report with it.
+    /// Adds the gradient of the loss to that of the micro-batches before, and the figures of the report to
+    /// theirs; behind the last one, both are summed over all ranks.
     pub(crate) fn backward(
         &mut self,
         tape: Tape,
@@ -255,27 +280,33 @@ impl Byol {
         (loss, wants_stop): (f64, bool),
         d_predictions: &Tensor,
         comm: &mut Communicators,
-    ) -> Result<Report, CollectiveError> {
+    ) -> Result<(), CollectiveError> {
         let span = tracing::info_span!("backward").entered();
         let tail = self.tail(seen, loss, wants_stop);
         let mut pass = Backward {
-            params: &self.online,
-            sink: Gradients::new(&mut self.gradients, &self.plan, comm.gradients.as_mut()),
+            weights: Weights::new(&self.online, working(self.working.as_ref())[0]),
+            images: self.micro_batch(),
+            sink: Gradients::new(
+                &mut self.gradients,
+                &self.plan,
+                comm.gradients.as_mut(),
+                tape.turn,
+            ),
             comm: comm.statistics.as_mut(),
-            global_batch: f64::from(self.spec.global_batch),
         };
         pass.sink.put_tail(&tail)?;
         if let (Some(probe), Some((_, gradient))) = (&self.probe, &seen.probe) {
             probe.backward(&mut pass, &tape.representation_bf, gradient)?;
         }
-        let d_projections = self.predictor.backward(&mut pass, &tape.predictor, d_predictions)?;
+        let d_predictions = d_predictions.to_kind(self.spec.compute);
+        let d_projections = self.predictor.backward(&mut pass, &tape.predictor, &d_predictions)?;
         let d_representations =
             self.projector.backward(&mut pass, &tape.projector, &d_projections)?;
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
         pass.sink.finish()?;
         self.recorder.record(seen, loss, &self.gradients);
-        Ok(self.report())
+        Ok(())
     }
 
     /// Whether the summed gradients and the loss are all numbers. Every rank sees the same sums, so all
@@ -299,7 +330,7 @@ impl Byol {
         let _moved = self.target.flat_mut().lerp_(&online, 1.0 - decay);
     }
 
-    /// This rank's share of the figures that a step reports.
+    /// This rank's and micro-batch's share of the figures that a step reports.
     fn tail(&self, seen: &Seen, loss: f64, wants_stop: bool) -> Tensor {
         let found = seen.probe.as_ref().map(|(found, _)| *found).unwrap_or_default();
         let head = [loss, f64::from(u8::from(wants_stop)), found.loss, found.correct];
@@ -307,7 +338,8 @@ impl Byol {
         Tensor::cat(&[head, loss::spread_sums(&seen.projections)], 0)
     }
 
-    fn report(&self) -> Report {
+    /// The figures of the whole step.
+    pub(crate) fn report(&self) -> Report {
         let first = self.layout.len();
         let tail = self.gradients.stretch(first, self.gradients.flat().numel() - first);
         let tail: Vec<f64> = Vec::try_from(tail.to_kind(Kind::Double).to_device(Device::Cpu))
@@ -333,8 +365,9 @@ impl Byol {
         let side = i64::from(side);
         let images = Tensor::from_slice(pixels).view([signed(count), side, side, 3]);
         let images = images.permute([0, 3, 1, 2]).to_device(self.spec.device);
-        let network = Network { params: &self.online, running: &self.running[0] };
-        let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate };
+        let weights = Weights::new(&self.online, None);
+        let network = Network { weights, running: &self.running[0] };
+        let mut pass = Forward { networks: vec![network], mode: Mode::Evaluate, recompute: false };
         let (representations, _) = self
             .encoder
             .forward(&mut pass, &[images.to_kind(self.spec.kind)])
@@ -391,4 +424,9 @@ impl Byol {
         }
         hash.digest()
     }
+}
+
+/// Working copies of the online and the target network, where there are any.
+fn working(copies: Option<&[Store; 2]>) -> [Option<&Store>; 2] {
+    copies.map_or([None, None], |copies| copies.each_ref().map(Some))
 }

@@ -7,14 +7,13 @@ use crate::batch_norm::{self, BatchNorm};
 use crate::kernels::{self, After};
 use crate::layout::{Layout, ParamId, Role};
 use crate::pass::{Backward, Forward};
-use crate::tensor;
+use crate::window::Window;
 
 /// Bias-free 2-d convolution with batch norm and, by the caller's choice, residual addition and ReLU.
 #[derive(Debug)]
 pub(crate) struct ConvBn {
     weight: ParamId,
-    stride: i64,
-    padding: i64,
+    window: Window,
     bn: BatchNorm,
 }
 
@@ -23,9 +22,7 @@ pub(crate) struct ConvBn {
 pub(crate) struct Shape {
     pub(crate) input: i64,
     pub(crate) output: i64,
-    /// Side of the kernel; padding is half of it, as in torchvision.
-    pub(crate) kernel: i64,
-    pub(crate) stride: i64,
+    pub(crate) window: Window,
 }
 
 /// What happens after the batch norm.
@@ -37,26 +34,18 @@ pub(crate) enum Activation<'a> {
     AddRelu(&'a [Tensor]),
 }
 
-/// What backward needs.
-#[derive(Debug)]
-pub(crate) struct Saved {
-    x: Tensor,
-    bn: batch_norm::Saved,
-}
-
 impl ConvBn {
     /// `names`: of the convolution and of the batch norm, without `.weight`.
     pub(crate) fn new(layout: &mut Layout, names: [&str; 2], shape: Shape, gamma: f64) -> Self {
-        let Shape { input, output, kernel, stride } = shape;
+        let Shape { input, output, window } = shape;
         let [conv, bn] = names;
         Self {
             weight: layout.param(
                 format!("{conv}.weight"),
-                &[output, input, kernel, kernel],
+                &[output, input, window.kernel, window.kernel],
                 Role::Convolution,
             ),
-            stride,
-            padding: kernel / 2,
+            window,
             bn: BatchNorm::new(layout, bn, output, gamma),
         }
     }
@@ -66,40 +55,41 @@ impl ConvBn {
         pass: &mut Forward<'_>,
         xs: &[Tensor],
         activation: Activation<'_>,
-    ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
+    ) -> Result<(Vec<Tensor>, batch_norm::Saved), CollectiveError> {
         let outputs: Vec<Tensor> = xs
             .iter()
             .enumerate()
-            .map(|(stream, x)| kernels::rows(&self.convolve(x, pass.param(stream, self.weight))))
+            .map(|(stream, x)| {
+                kernels::rows(&self.window.convolve(x, pass.param(stream, self.weight)))
+            })
             .collect();
-        let (ys, bn) = self.bn.forward(pass, &outputs, |stream| match activation {
+        self.bn.forward(pass, &outputs, |stream| match activation {
             Activation::Nothing => After::Nothing,
             Activation::Relu => After::Relu,
             Activation::AddRelu(residuals) => After::AddRelu(&residuals[stream]),
-        })?;
-        Ok((ys, Saved { x: xs[0].shallow_clone(), bn }))
+        })
     }
 
-    /// Takes the gradient of the unit's output; returns the gradient of its input if `want_input`, and
-    /// the gradient behind the ReLU, which is also that of the residual.
+    /// The output once more, bit for bit, where [`Activation::Relu`] followed.
+    pub(crate) fn output(&self, pass: &Backward<'_>, saved: &batch_norm::Saved) -> Tensor {
+        self.bn.output(pass, saved)
+    }
+
+    /// Takes input and output (the latter where a ReLU followed) and the gradient of the output; returns the
+    /// gradient of the input if `want_input`, and the gradient behind the ReLU, which is also that of the
+    /// residual.
     pub(crate) fn backward(
         &self,
         pass: &mut Backward<'_>,
-        saved: &Saved,
+        saved: &batch_norm::Saved,
+        (x, y): (&Tensor, Option<&Tensor>),
         dy: Tensor,
         want_input: bool,
     ) -> Result<(Option<Tensor>, Tensor), CollectiveError> {
-        let (d_conv, masked) = self.bn.backward(pass, &saved.bn, dy)?;
-        let weight = pass.params.get(self.weight);
-        let geometry = (self.stride, self.padding);
-        let (dx, d_weight) =
-            tensor::convolution_backward(&d_conv, &saved.x, weight, geometry, want_input);
+        let (d_conv, masked) = self.bn.backward(pass, saved, y, dy)?;
+        let weight = pass.weights.working.get(self.weight);
+        let (dx, d_weight) = self.window.convolve_backward(&d_conv, x, weight, want_input);
         pass.sink.put(self.weight, &d_weight)?;
         Ok((dx.map(|dx| kernels::rows(&dx)), masked))
-    }
-
-    fn convolve(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        x.conv2d(weight, None::<&Tensor>, stride, padding, [1, 1], 1)
     }
 }

@@ -1,6 +1,7 @@
 // The ATen calls that tch does not offer. No logic here: unpack, call, hand back.
 // Every function returns 0, or 1 with a message in `error` (truncated to `error_len`).
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
@@ -37,6 +38,14 @@ int32_t lockstep_convolution_backward(const at::Tensor* grad_output, const at::T
                                  {padding, padding}, {1, 1}, false, {0, 0}, 1, {want_input != 0, true, false});
     *grad_input = want_input != 0 ? new at::Tensor(std::move(d_input)) : nullptr;
     *grad_weight = new at::Tensor(std::move(d_weight));
+  });
+}
+
+// Calls `body(context, index)` for every index below `count` on the threads that ATen's own operations use: a second
+// pool beside theirs would find its cores taken by their busy waiting.
+void lockstep_parallel_for(int64_t count, void (*body)(const void*, int64_t), const void* context) {
+  at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) body(context, index);
   });
 }
 

@@ -1,7 +1,8 @@
 //! Gradients on their way to the other ranks.
 //!
-//! Place in the step: backward hands over each gradient once, last layer first; a bucket whose gradients
-//! are all there is summed over the ranks while the layers below are still being computed.
+//! Place in the step: backward hands over each gradient once, last layer first, and it adds up over the
+//! micro-batches of a step. In the last of them, a bucket whose gradients are all there is summed over the
+//! ranks while the layers below are still being computed.
 //!
 //! Behind the gradients the flat buffer has a *tail*: the few numbers that a step reports (loss, spread of
 //! the projections, probe) and that every rank must know alike. They travel in the first bucket.
@@ -12,6 +13,7 @@ use tch::Tensor;
 
 use crate::layout::ParamId;
 use crate::store::Store;
+use crate::views::Turn;
 
 /// Where one backward pass delivers.
 pub(crate) struct Gradients<'a> {
@@ -19,18 +21,24 @@ pub(crate) struct Gradients<'a> {
     plan: &'a Plan,
     tracker: Tracker,
     comm: &'a mut dyn Collective,
+    turn: Turn,
     pending: Vec<Pending>,
 }
 
 impl<'a> Gradients<'a> {
     /// Nothing delivered yet.
-    pub(crate) fn new(store: &'a mut Store, plan: &'a Plan, comm: &'a mut dyn Collective) -> Self {
-        Self { store, plan, tracker: Tracker::new(plan), comm, pending: Vec::new() }
+    pub(crate) fn new(
+        store: &'a mut Store,
+        plan: &'a Plan,
+        comm: &'a mut dyn Collective,
+        turn: Turn,
+    ) -> Self {
+        Self { store, plan, tracker: Tracker::new(plan), comm, turn, pending: Vec::new() }
     }
 
     /// Delivers the gradient of `param`: a sum over this rank's samples, already divided by N.
     pub(crate) fn put(&mut self, param: ParamId, gradient: &Tensor) -> Result<(), CollectiveError> {
-        self.store.get_mut(param).copy_(gradient);
+        add(self.store.get_mut(param), gradient, self.turn);
         self.launch(param.0)
     }
 
@@ -47,7 +55,7 @@ impl<'a> Gradients<'a> {
     pub(crate) fn put_tail(&mut self, values: &Tensor) -> Result<(), CollectiveError> {
         let elements = usize::try_from(values.size()[0]).expect("sizes are positive");
         let first = self.store.flat().numel() - elements;
-        self.store.stretch(first, elements).copy_(values);
+        add(&mut self.store.stretch(first, elements), values, self.turn);
         self.launch(self.plan_len() - 1)
     }
 
@@ -63,11 +71,24 @@ impl<'a> Gradients<'a> {
     }
 
     fn launch(&mut self, entry: usize) -> Result<(), CollectiveError> {
-        for bucket in self.tracker.ready(entry) {
+        let ready = self.tracker.ready(entry);
+        if !self.turn.last {
+            return Ok(());
+        }
+        for bucket in ready {
             let elements = self.plan.buckets()[bucket].elements.clone();
             let region = self.store.lend(elements.start, elements.len());
             self.pending.push(self.comm.start_all_reduce(region, Reduction::Sum)?);
         }
         Ok(())
+    }
+}
+
+/// `sum` becomes `gradient` in the first micro-batch of a step, and grows by it in the others.
+fn add(sum: &mut Tensor, gradient: &Tensor, turn: Turn) {
+    if turn.first {
+        sum.copy_(gradient);
+    } else {
+        *sum += gradient.to_device(sum.device());
     }
 }

@@ -30,7 +30,7 @@ impl Linear {
     }
 
     pub(crate) fn forward(&self, pass: &Forward<'_>, stream: usize, x: &Tensor) -> Tensor {
-        self.apply(pass.networks[stream].params, x)
+        self.apply(pass.networks[stream].weights.working, x)
     }
 
     /// With the weights of one network.
@@ -46,7 +46,7 @@ impl Linear {
         dy: &Tensor,
     ) -> Result<Tensor, CollectiveError> {
         self.backward_weights(pass, x, dy)?;
-        Ok(dy.matmul(pass.params.get(self.weight)))
+        Ok(dy.matmul(pass.weights.working.get(self.weight)))
     }
 
     /// As [`Linear::backward`], where nothing lies below.
@@ -110,7 +110,7 @@ impl Head {
         dy: &Tensor,
     ) -> Result<Tensor, CollectiveError> {
         let d_hidden = self.second.backward(pass, &saved.hidden, dy)?;
-        let (d_first, _) = self.bn.backward(pass, &saved.bn, d_hidden)?;
+        let (d_first, _) = self.bn.backward(pass, &saved.bn, Some(&saved.hidden), d_hidden)?;
         self.first.backward(pass, &saved.x, &d_first)
     }
 }

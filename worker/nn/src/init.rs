@@ -17,6 +17,18 @@ pub enum Init {
     He,
 }
 
+/// Initial weights of the target network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetInit {
+    /// Those of the online network.
+    Copy,
+    /// A draw of its own.
+    Independent,
+}
+
+/// Index of the target's first parameter: far behind any of the online network's.
+pub(crate) const TARGET: usize = 1 << 24;
+
 /// Values of one parameter in memory order.
 pub(crate) fn values(spec: &ParamSpec, index: usize, seed: u64, init: Init) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

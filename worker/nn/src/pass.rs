@@ -11,10 +11,25 @@ use crate::gradients::Gradients;
 use crate::layout::{ParamId, StatsSpec};
 use crate::store::{Running, Store};
 
+/// The weights of one network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weights<'a> {
+    /// What the optimizer moves.
+    pub(crate) masters: &'a Store,
+    /// The same values in the type that is computed in; the masters themselves where that is theirs.
+    pub(crate) working: &'a Store,
+}
+
+impl<'a> Weights<'a> {
+    pub(crate) fn new(masters: &'a Store, working: Option<&'a Store>) -> Self {
+        Self { masters, working: working.unwrap_or(masters) }
+    }
+}
+
 /// Weights and running statistics of one stream's network.
 #[derive(Debug)]
 pub(crate) struct Network<'a> {
-    pub(crate) params: &'a Store,
+    pub(crate) weights: Weights<'a>,
     pub(crate) running: &'a Running,
 }
 
@@ -24,6 +39,8 @@ pub(crate) struct Forward<'a> {
     pub(crate) networks: Vec<Network<'a>>,
     /// What batch norm normalizes with.
     pub(crate) mode: Mode<'a>,
+    /// Keep convolutions' outputs only, and compute what follows them again in backward.
+    pub(crate) recompute: bool,
 }
 
 /// What batch norm normalizes with.
@@ -41,8 +58,8 @@ pub(crate) const VIEWS: usize = 2;
 pub(crate) struct BatchStatistics<'a> {
     /// Sums over the ranks.
     pub(crate) comm: &'a mut dyn Collective,
-    /// N: images of one view over all ranks.
-    pub(crate) global_batch: f64,
+    /// Images of one view that are normalized together, over all ranks: N / A.
+    pub(crate) images: f64,
     /// Running averages as they will be if the step is applied, per stream.
     pub(crate) next: Vec<Running>,
     /// Share of the old average that is kept.
@@ -57,14 +74,14 @@ impl Forward<'_> {
 
     /// One parameter of one stream's network.
     pub(crate) fn param(&self, stream: usize, id: ParamId) -> &Tensor {
-        self.networks[stream].params.get(id)
+        self.networks[stream].weights.working.get(id)
     }
 }
 
 impl BatchStatistics<'_> {
     /// Sums `values` over the ranks.
     pub(crate) fn reduce(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        self.comm.all_reduce(values.into(), Reduction::Sum)
+        sum_over_ranks(self.comm, values)
     }
 
     /// Moves the running averages of one stream by one view's mean and (biased) variance over `count`
@@ -88,13 +105,22 @@ impl BatchStatistics<'_> {
     }
 }
 
+/// Sums statistics over the ranks, and waits for them.
+pub(crate) fn sum_over_ranks(
+    comm: &mut dyn Collective,
+    values: &mut [f64],
+) -> Result<(), CollectiveError> {
+    let _span = tracing::trace_span!("statistics").entered();
+    comm.all_reduce(values.into(), Reduction::Sum)
+}
+
 /// A backward pass of the online network.
 pub(crate) struct Backward<'a> {
-    pub(crate) params: &'a Store,
+    pub(crate) weights: Weights<'a>,
+    /// As in [`BatchStatistics`].
+    pub(crate) images: f64,
     /// Receives each gradient as soon as it is final.
     pub(crate) sink: Gradients<'a>,
     /// Sums batch-norm gradients over the ranks.
     pub(crate) comm: &'a mut dyn Collective,
-    /// N, as in [`BatchStatistics`].
-    pub(crate) global_batch: f64,
 }

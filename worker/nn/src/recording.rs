@@ -1,7 +1,7 @@
 //! What one step saw, kept for a program that recomputes it: outputs, loss and gradients of a single step,
 //! on request.
 //!
-//! The optimizer uses the gradients up, so they are copied when they are final and before it runs.
+//! Gradients are copied when they are final: the next step's backward writes over them.
 
 use tch::Tensor;
 

@@ -4,16 +4,18 @@
 //! stem ─▶ 4 stages of residual blocks ─▶ mean over H, W ─▶ representation [B, F]
 //! ```
 //!
-//! Names and padding are torchvision's, so that weights move both ways.
+//! Names are torchvision's, and so is the padding unless asked otherwise, so that weights move both ways.
 //! Source: He et al. 2015, arXiv:1512.03385; torchvision `models/resnet.py`.
 
 use lockstep_collective::CollectiveError;
 use tch::Tensor;
 
-use crate::conv::{self, Activation, ConvBn, Shape};
+use crate::batch_norm;
+use crate::conv::{Activation, ConvBn, Shape};
 use crate::kernels;
 use crate::layout::Layout;
 use crate::pass::{Backward, Forward};
+use crate::window::{Padding, Window};
 
 /// Which ResNet.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -26,6 +28,8 @@ pub struct ResNetSpec {
     pub width: f64,
     /// First layers.
     pub stem: Stem,
+    /// What lies around an image, in convolutions and max-pool.
+    pub padding: Padding,
     /// Initial γ of the last batch norm of every block.
     pub last_gamma: f64,
 }
@@ -60,7 +64,12 @@ impl ResNetSpec {
             200 => (BlockKind::Bottleneck, [3, 24, 36, 3]),
             _ => return None,
         };
-        Some(Self { block, stages, width: 1.0, stem: Stem::Imagenet, last_gamma: 1.0 })
+        let (stem, padding) = (Stem::Imagenet, Padding::Torchvision);
+        Some(Self { block, stages, width: 1.0, stem, padding, last_gamma: 1.0 })
+    }
+
+    fn window(&self, kernel: i64, stride: i64) -> Window {
+        Window { kernel, stride, padding: self.padding }
     }
 
     /// `base` channels times the width, at least one.
@@ -88,28 +97,30 @@ impl ResNetSpec {
 #[derive(Debug)]
 pub(crate) struct ResNet {
     stem: ConvBn,
-    stem_kind: Stem,
+    pool: Option<Window>,
     blocks: Vec<Block>,
 }
 
 /// What backward needs.
 #[derive(Debug)]
 pub(crate) struct Saved {
-    stem: conv::Saved,
-    pool: Option<(Tensor, Tensor)>,
+    images: Tensor,
+    stem: Unit,
+    /// Where the maxima of the pool were.
+    indices: Option<Tensor>,
     blocks: Vec<BlockSaved>,
-    /// Size of the last activations, `[B, F, H, W]`.
-    last: Vec<i64>,
+    /// The last activations, `[B, F, H, W]`.
+    last: Tensor,
 }
 
 impl ResNet {
     pub(crate) fn new(layout: &mut Layout, spec: &ResNetSpec) -> Self {
         let base = spec.channels(64);
-        let (kernel, stride) = match spec.stem {
-            Stem::Imagenet => (7, 2),
-            Stem::Small => (3, 1),
+        let (window, pool) = match spec.stem {
+            Stem::Imagenet => (spec.window(7, 2), Some(spec.window(3, 2))),
+            Stem::Small => (spec.window(3, 1), None),
         };
-        let shape = Shape { input: 3, output: base, kernel, stride };
+        let shape = Shape { input: 3, output: base, window };
         let stem = ConvBn::new(layout, ["encoder.conv1", "encoder.bn1"], shape, 1.0);
         let mut blocks = Vec::new();
         let mut input = base;
@@ -122,7 +133,7 @@ impl ResNet {
                 input = planes * spec.expansion();
             }
         }
-        Self { stem, stem_kind: spec.stem, blocks }
+        Self { stem, pool, blocks }
     }
 
     /// `[B, 3, H, W]` per stream to `[B, F]` per stream.
@@ -131,11 +142,13 @@ impl ResNet {
         pass: &mut Forward<'_>,
         xs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Saved), CollectiveError> {
-        let (mut xs, stem) = self.stem.forward(pass, xs, Activation::Relu)?;
-        let mut pool = None;
-        if self.stem_kind == Stem::Imagenet {
-            let pooled: Vec<_> = xs.iter().map(max_pool).collect();
-            pool = Some((xs[0].shallow_clone(), pooled[0].1.shallow_clone()));
+        let images = xs[0].shallow_clone();
+        let (mut xs, bn) = self.stem.forward(pass, xs, Activation::Relu)?;
+        let stem = Unit::new(pass, bn, &xs[0]);
+        let mut indices = None;
+        if let Some(window) = self.pool {
+            let pooled: Vec<_> = xs.iter().map(|x| window.max_pool(x)).collect();
+            indices = Some(pooled[0].1.shallow_clone());
             xs = pooled.into_iter().map(|(y, _)| kernels::rows(&y)).collect();
         }
         let mut saved = Vec::new();
@@ -148,7 +161,8 @@ impl ResNet {
         }
         let representations = xs.iter().map(|x| x.mean_dim([2_i64, 3].as_slice(), false, x.kind()));
         let representations = representations.collect();
-        Ok((representations, Saved { stem, pool, blocks: saved, last: xs[0].size() }))
+        let last = xs[0].shallow_clone();
+        Ok((representations, Saved { images, stem, indices, blocks: saved, last }))
     }
 
     /// `dy`: gradient of the representation of stream 0.
@@ -158,16 +172,20 @@ impl ResNet {
         saved: Saved,
         dy: &Tensor,
     ) -> Result<(), CollectiveError> {
-        let pixels = saved.last[2] * saved.last[3];
-        let spread = (dy / pixels).unsqueeze(-1).unsqueeze(-1).expand(&saved.last, false);
+        let Saved { images, stem, indices, blocks, mut last } = saved;
+        let size = last.size();
+        let spread = (dy / (size[2] * size[3])).unsqueeze(-1).unsqueeze(-1).expand(&size, false);
         let mut dy = kernels::rows(&spread);
-        for (block, saved) in self.blocks.iter().zip(saved.blocks).rev() {
-            dy = block.backward(pass, &saved, dy)?;
+        for (block, saved) in self.blocks.iter().zip(blocks).rev() {
+            dy = block.backward(pass, &saved, &last, dy)?;
+            last = saved.input;
         }
-        if let Some((x, indices)) = &saved.pool {
-            dy = kernels::rows(&max_pool_backward(&dy, x, indices));
+        if let Some((window, indices)) = self.pool.zip(indices) {
+            // Only the shape of what was pooled counts.
+            dy = kernels::rows(&window.max_pool_backward(&dy, stem.bn.input(), &indices));
         }
-        let _unused = self.stem.backward(pass, &saved.stem, dy, false)?;
+        let y = stem.output(pass, &self.stem);
+        let _unused = self.stem.backward(pass, &stem.bn, (&images, Some(&y)), dy, false)?;
         Ok(())
     }
 }
@@ -179,10 +197,31 @@ struct Block {
     shortcut: Option<ConvBn>,
 }
 
+/// What backward needs; the block's output is the next one's input.
 #[derive(Debug)]
 struct BlockSaved {
-    units: Vec<conv::Saved>,
-    shortcut: Option<conv::Saved>,
+    input: Tensor,
+    first: Vec<Unit>,
+    last: batch_norm::Saved,
+    shortcut: Option<batch_norm::Saved>,
+}
+
+/// What backward needs of a convolution with batch norm and ReLU.
+#[derive(Debug)]
+struct Unit {
+    bn: batch_norm::Saved,
+    /// `None`: computed again when it is needed.
+    output: Option<Tensor>,
+}
+
+impl Unit {
+    fn new(pass: &Forward<'_>, bn: batch_norm::Saved, output: &Tensor) -> Self {
+        Self { bn, output: (!pass.recompute).then(|| output.shallow_clone()) }
+    }
+
+    fn output(&self, pass: &Backward<'_>, layer: &ConvBn) -> Tensor {
+        self.output.as_ref().map_or_else(|| layer.output(pass, &self.bn), Tensor::shallow_clone)
+    }
 }
 
 impl Block {
@@ -195,13 +234,13 @@ impl Block {
         let output = planes * spec.expansion();
         let shapes: Vec<Shape> = match spec.block {
             BlockKind::Basic => vec![
-                Shape { input, output: planes, kernel: 3, stride },
-                Shape { input: planes, output, kernel: 3, stride: 1 },
+                Shape { input, output: planes, window: spec.window(3, stride) },
+                Shape { input: planes, output, window: spec.window(3, 1) },
             ],
             BlockKind::Bottleneck => vec![
-                Shape { input, output: planes, kernel: 1, stride: 1 },
-                Shape { input: planes, output: planes, kernel: 3, stride },
-                Shape { input: planes, output, kernel: 1, stride: 1 },
+                Shape { input, output: planes, window: spec.window(1, 1) },
+                Shape { input: planes, output: planes, window: spec.window(3, stride) },
+                Shape { input: planes, output, window: spec.window(1, 1) },
             ],
         };
         let last = shapes.len();
@@ -213,7 +252,7 @@ impl Block {
         let units = units.collect();
         let shortcut = (stride != 1 || input != output).then(|| {
             let names = [format!("{name}.downsample.0"), format!("{name}.downsample.1")];
-            let shape = Shape { input, output, kernel: 1, stride };
+            let shape = Shape { input, output, window: spec.window(1, stride) };
             ConvBn::new(layout, [&names[0], &names[1]], shape, 1.0)
         });
         Self { units, shortcut }
@@ -224,12 +263,12 @@ impl Block {
         pass: &mut Forward<'_>,
         xs: &[Tensor],
     ) -> Result<(Vec<Tensor>, BlockSaved), CollectiveError> {
-        let (last, first) = self.units.split_last().expect("a block has units");
-        let mut units = Vec::new();
+        let (last, layers) = self.units.split_last().expect("a block has units");
+        let mut first = Vec::new();
         let mut hs: Vec<Tensor> = xs.iter().map(Tensor::shallow_clone).collect();
-        for unit in first {
-            let (ys, saved) = unit.forward(pass, &hs, Activation::Relu)?;
-            units.push(saved);
+        for layer in layers {
+            let (ys, bn) = layer.forward(pass, &hs, Activation::Relu)?;
+            first.push(Unit::new(pass, bn, &ys[0]));
             hs = ys;
         }
         let (residuals, shortcut) = match &self.shortcut {
@@ -239,43 +278,37 @@ impl Block {
             }
             None => (xs.iter().map(Tensor::shallow_clone).collect(), None),
         };
-        let (ys, saved) = last.forward(pass, &hs, Activation::AddRelu(&residuals))?;
-        units.push(saved);
-        Ok((ys, BlockSaved { units, shortcut }))
+        let (ys, last) = last.forward(pass, &hs, Activation::AddRelu(&residuals))?;
+        Ok((ys, BlockSaved { input: xs[0].shallow_clone(), first, last, shortcut }))
     }
 
     fn backward(
         &self,
         pass: &mut Backward<'_>,
         saved: &BlockSaved,
+        y: &Tensor,
         dy: Tensor,
     ) -> Result<Tensor, CollectiveError> {
-        let mut units = self.units.iter().zip(&saved.units).rev();
-        let (last, kept) = units.next().expect("a block has units");
-        let (dx, mut d_shortcut) = last.backward(pass, kept, dy, true)?;
+        let (last, layers) = self.units.split_last().expect("a block has units");
+        let input_of = |pass: &Backward<'_>, index: usize| match index.checked_sub(1) {
+            Some(below) => saved.first[below].output(pass, &layers[below]),
+            None => saved.input.shallow_clone(),
+        };
+        let mut x = input_of(pass, layers.len());
+        let (dx, mut d_shortcut) = last.backward(pass, &saved.last, (&x, Some(y)), dy, true)?;
         let mut dx = dx.expect("asked for");
-        if let (Some(unit), Some(kept)) = (&self.shortcut, &saved.shortcut) {
-            d_shortcut = unit.backward(pass, kept, d_shortcut, true)?.0.expect("asked for");
+        if let (Some(layer), Some(bn)) = (&self.shortcut, &saved.shortcut) {
+            let gradients = layer.backward(pass, bn, (&saved.input, None), d_shortcut, true)?;
+            d_shortcut = gradients.0.expect("asked for");
         }
-        for (unit, kept) in units {
-            dx = unit.backward(pass, kept, dx, true)?.0.expect("asked for");
+        for (index, (layer, unit)) in layers.iter().zip(&saved.first).enumerate().rev() {
+            let y = std::mem::replace(&mut x, input_of(pass, index));
+            let gradients = layer.backward(pass, &unit.bn, (&x, Some(&y)), dx, true)?;
+            dx = gradients.0.expect("asked for");
         }
-        Ok(dx + d_shortcut)
+        dx += d_shortcut;
+        Ok(dx)
     }
-}
-
-/// The stem's pool: kernel, stride, padding and dilation of both dimensions.
-const POOL: [[i64; 2]; 4] = [[3, 3], [2, 2], [1, 1], [1, 1]];
-
-/// The pooled tensor, and where each maximum was.
-fn max_pool(x: &Tensor) -> (Tensor, Tensor) {
-    let [kernel, stride, padding, dilation] = POOL;
-    x.max_pool2d_with_indices(kernel, stride, padding, dilation, false)
-}
-
-fn max_pool_backward(dy: &Tensor, x: &Tensor, indices: &Tensor) -> Tensor {
-    let [kernel, stride, padding, dilation] = POOL;
-    x.max_pool2d_with_indices_backward(dy, kernel, stride, padding, dilation, false, indices)
 }
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 
 use lockstep_collective::CollectiveError;
 
-use crate::byol::{Byol, Communicators, Report, Views};
+use crate::byol::{Byol, Communicators, Report};
 use crate::loss;
+use crate::views::Views;
 
 /// What the schedules say about one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,12 +37,14 @@ pub fn step(
     wants_stop: bool,
     comm: &mut Communicators,
 ) -> Result<Outcome, CollectiveError> {
-    // Online and target network, both views, walked together: qθ(zθ) and z′ξ.
-    let (seen, tape) = model.forward(views, comm)?;
-    let (loss, d_predictions) =
-        loss::symmetric(&seen.predictions, &seen.target_projections, model.global_batch());
-
-    let report = model.backward(tape, &seen, (loss, wants_stop), &d_predictions, comm)?;
+    for micro_batch in views.micro_batches() {
+        // Online and target network, both views, walked together: qθ(zθ) and z′ξ.
+        let (seen, tape) = model.forward(micro_batch, comm)?;
+        let (loss, d_predictions) =
+            loss::symmetric(&seen.predictions, &seen.target_projections, model.global_batch());
+        model.backward(tape, &seen, (loss, wants_stop), &d_predictions, comm)?; // gradients add up
+    }
+    let report = model.report();
     if !model.gradients_are_finite() {
         return Ok(Outcome::Skipped(report));
     }

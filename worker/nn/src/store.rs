@@ -22,6 +22,11 @@ impl Store {
         Self { flat, views }
     }
 
+    /// A buffer of another element type for the same parameters.
+    pub(crate) fn in_kind(&self, params: &[ParamSpec], kind: Kind) -> Self {
+        Self::zeros(&params[..self.views.len()], self.flat.numel(), kind, self.flat.device())
+    }
+
     /// All elements, padding included.
     pub(crate) fn flat(&self) -> &Tensor {
         &self.flat
@@ -40,6 +45,12 @@ impl Store {
     /// As [`Store::get`], to write.
     pub(crate) fn get_mut(&mut self, id: ParamId) -> &mut Tensor {
         &mut self.views[id.0]
+    }
+
+    /// One parameter's values in memory order, on the host.
+    pub(crate) fn values(&self, id: ParamId) -> Vec<f64> {
+        let values = self.get(id).to_device(Device::Cpu).to_kind(Kind::Double);
+        Vec::try_from(values.view([-1])).expect("a dense f64 tensor becomes a vector")
     }
 
     /// Elements `first..first + len` as a tensor that shares memory.

@@ -1,8 +1,8 @@
 //! The fence around tensor memory and the ATen calls that tch lacks. One of three modules with `unsafe`.
 //!
-//! Three things pass through here: the gradients of a convolution (`fence.cpp`), a host tensor seen as a
-//! slice (for the loops of `kernels/host.rs`, digests and checkpoints), and a stretch of a permanent
-//! buffer lent to a collective.
+//! Four things pass through here: the gradients of a convolution (`fence.cpp`), a host tensor seen as a
+//! slice (for the loops of `kernels/host/`, digests and checkpoints), a stretch of a permanent buffer lent
+//! to a collective, and loops on ATen's threads.
 //!
 //! Rule for the slices: a tensor that is written through [`host_mut`] is either fresh or one of the
 //! permanent buffers of `store.rs`, whose only owner holds it by `&mut`; no reader of the same memory is
@@ -15,7 +15,9 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
+use std::sync::Mutex;
 
+use half::bf16;
 use lockstep_collective::{Element, Region};
 use tch::{Device, Kind, Tensor};
 
@@ -33,10 +35,15 @@ impl Scalar for f64 {
     const KIND: Kind = Kind::Double;
 }
 
+impl Scalar for bf16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for f64 {}
+    impl Sealed for half::bf16 {}
 }
 
 /// The elements of a dense host tensor, in memory order (channels-last tensors: N, H, W, C).
@@ -108,6 +115,7 @@ pub(crate) fn convolution_backward(
     (stride, padding): (i64, i64),
     want_input: bool,
 ) -> (Option<Tensor>, Tensor) {
+    let _span = tracing::trace_span!("convolution").entered();
     let mut grad_input = std::ptr::null_mut();
     let mut grad_weight = std::ptr::null_mut();
     let mut error: [c_char; 512] = [0; 512];
@@ -153,7 +161,49 @@ unsafe extern "C" {
         error_len: usize,
     ) -> i32;
 
+    fn lockstep_parallel_for(
+        count: i64,
+        body: extern "C" fn(*const c_void, i64),
+        context: *const c_void,
+    );
+
     fn lockstep_keep_freed_memory();
+}
+
+/// `body(index)` for every index below `count`, on ATen's threads, in order of the index.
+pub(crate) fn parallel_map<R: Send>(count: usize, body: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    parallel_chunks(&mut vec![(); count], 1, |index, _| body(index))
+}
+
+/// `body(index, chunk)` for every `len` elements of `data` (the last chunk may be shorter), on ATen's
+/// threads; what it returns, in order.
+pub(crate) fn parallel_chunks<T: Send, R: Send>(
+    data: &mut [T],
+    len: usize,
+    body: impl Fn(usize, &mut [T]) -> R + Sync,
+) -> Vec<R> {
+    let chunks: Vec<_> = data.chunks_mut(len).map(|chunk| Mutex::new((chunk, None))).collect();
+    parallel_for(chunks.len(), &|index| {
+        let (chunk, result) = &mut *chunks[index].lock().expect("each chunk is visited once");
+        *result = Some(body(index, chunk));
+    });
+    let result = |chunk: Mutex<(_, Option<R>)>| chunk.into_inner().expect("no thread panicked").1;
+    chunks.into_iter().map(|chunk| result(chunk).expect("each chunk was visited")).collect()
+}
+
+/// A loop body behind one thin pointer.
+type Body<'a> = &'a (dyn Fn(usize) + Sync);
+
+fn parallel_for(count: usize, body: Body<'_>) {
+    extern "C" fn call(context: *const c_void, index: i64) {
+        // SAFETY: `context` is the `&body` below, which outlives the call of the fence.
+        let body = unsafe { &*context.cast::<Body<'_>>() };
+        body(usize::try_from(index).expect("indices count from 0"));
+    }
+    let count = i64::try_from(count).expect("no slice has 2^63 chunks");
+    // SAFETY: the callee calls `call` with this context until it returns, never after; `Sync` lets it do so
+    // from several threads; a panic in `body` ends the process at the border of `extern "C"`.
+    unsafe { lockstep_parallel_for(count, call, (&raw const body).cast()) }
 }
 
 /// Makes the C library keep the memory that a step frees for the next step, process-wide.

@@ -3,6 +3,7 @@
 //! Each has its arguments and a `run` that returns the exit code; what `run` fails with is printed
 //! by `main` and ends with [`failure`].
 
+pub mod bench;
 pub mod eval;
 pub mod export;
 pub(crate) mod features;

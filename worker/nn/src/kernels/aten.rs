@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::{After, Moments, Sums, channels};
+use super::{After, Moments, Move, Sums, channels};
 
 pub(super) fn sums(x: &Tensor, groups: usize) -> Sums {
     let x = grouped(x, groups).to_kind(Kind::Double);
@@ -13,12 +13,11 @@ pub(super) fn sums(x: &Tensor, groups: usize) -> Sums {
 pub(super) fn normalize(
     x: &Tensor,
     moments: &Moments,
-    (gamma, beta): (&Tensor, &Tensor),
+    (gamma, beta): (&[f64], &[f64]),
     after: After<'_>,
 ) -> Tensor {
-    let gamma = grouped_channels(gamma).to_kind(Kind::Double);
-    let scale = gamma * per_group(&moments.inv_std, x);
-    let shift = grouped_channels(beta).to_kind(Kind::Double) - per_group(&moments.mean, x) * &scale;
+    let scale = per_group(gamma, x) * per_group(&moments.inv_std, x);
+    let shift = per_group(beta, x) - per_group(&moments.mean, x) * &scale;
     let groups = scale.size()[0];
     let grouped_x = grouped(x, usize::try_from(groups).expect("sizes are positive"));
     let y = (grouped_x * scale.to_kind(x.kind()) + shift.to_kind(x.kind())).reshape(x.size());
@@ -29,11 +28,15 @@ pub(super) fn normalize(
     }
 }
 
-pub(super) fn mask(dy: &mut Tensor, y: &Tensor) {
-    *dy = dy.where_self(&y.gt(0.0), &Tensor::zeros([], (dy.kind(), dy.device())));
-}
-
-pub(super) fn gradient_sums(g: &Tensor, x: &Tensor, moments: &Moments) -> Sums {
+pub(super) fn gradient_sums(
+    g: &mut Tensor,
+    y: Option<&Tensor>,
+    x: &Tensor,
+    moments: &Moments,
+) -> Sums {
+    if let Some(y) = y {
+        *g = g.where_self(&y.gt(0.0), &Tensor::zeros([], (g.kind(), g.device())));
+    }
     let groups = moments.mean.len() / channels(x);
     let (g, x_hat) = (grouped(g, groups).to_kind(Kind::Double), normalized(x, moments));
     to_host(&Tensor::stack(&[over_rows(&g), over_rows(&(&g * &x_hat))], 1))
@@ -43,7 +46,7 @@ pub(super) fn input_gradient(
     g: &Tensor,
     x: &Tensor,
     moments: &Moments,
-    gamma: &Tensor,
+    gamma: &[f64],
     (sums, count): (&Sums, f64),
 ) -> Tensor {
     let (width, groups) = (channels(x), moments.mean.len() / channels(x));
@@ -52,11 +55,25 @@ pub(super) fn input_gradient(
             .flat_map(|group| sums[(2 * group + offset) * width..][..width].to_vec())
             .collect()
     };
-    let gamma = grouped_channels(gamma).to_kind(Kind::Double);
     let centred = grouped(g, groups).to_kind(Kind::Double)
         - per_group(&which(0), x) / count
         - normalized(x, moments) * per_group(&which(1), x) / count;
-    (gamma * per_group(&moments.inv_std, x) * centred).to_kind(x.kind()).reshape(x.size())
+    (per_group(gamma, x) * per_group(&moments.inv_std, x) * centred)
+        .to_kind(x.kind())
+        .reshape(x.size())
+}
+
+pub(super) fn norms(theta: &Tensor, gradient: &Tensor, decay: f64) -> [f64; 2] {
+    [theta.norm(), (gradient + theta * decay).norm()].map(|norm| norm.double_value(&[]))
+}
+
+pub(super) fn update(theta: &mut Tensor, momentum: &mut Tensor, gradient: &Tensor, how: Move) {
+    let gradient = (gradient + &*theta * how.decay) * how.scale;
+    *momentum *= how.momentum;
+    *momentum += &gradient;
+    let along =
+        if how.nesterov { gradient + &*momentum * how.momentum } else { momentum.shallow_clone() };
+    *theta -= along * how.learning_rate;
 }
 
 /// x̂, grouped, in f64.
@@ -71,11 +88,6 @@ fn grouped(x: &Tensor, groups: usize) -> Tensor {
     let groups = i64::try_from(groups).expect("few groups");
     let size = x.size();
     x.reshape([groups, size[0] / groups, size[1], size[2..].iter().product()])
-}
-
-/// `[C]` as `[1, 1, C, 1]`.
-fn grouped_channels(per_channel: &Tensor) -> Tensor {
-    per_channel.view([1, 1, -1, 1])
 }
 
 /// `[group][channel]` on the host as `[groups, 1, C, 1]` beside `x`.

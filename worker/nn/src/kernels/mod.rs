@@ -1,6 +1,7 @@
-//! The memory-bound half of the engine: batch norm, ReLU and residual addition, forward and backward.
+//! The memory-bound half of the engine: batch norm, ReLU and residual addition, forward and backward, and
+//! the optimizer's pass.
 //!
-//! Every function sees activations as rows of channels: `[rows, C]` in memory, which is what a
+//! The former see activations as rows of channels: `[rows, C]` in memory, which is what a
 //! channels-last `[B, C, H, W]` and a `[B, C]` tensor both are. The batch holds the two views one after
 //! the other, and each *group* of rows (a view) has statistics of its own.
 //!
@@ -9,10 +10,10 @@
 
 mod aten;
 mod host;
+mod number;
 
+use half::bf16;
 use tch::{Device, Kind, Tensor};
-
-use crate::tensor::Scalar;
 
 /// Per-channel sums over the rows of each group, laid out `[group][which][channel]`; two sums per channel.
 pub(crate) type Sums = Vec<f64>;
@@ -36,38 +37,43 @@ pub(crate) enum After<'a> {
 }
 
 macro_rules! on_device {
-    ($x:expr, $name:ident ( $($arg:expr),* )) => {
+    ($x:expr, $name:ident ( $($arg:expr),* )) => {{
         match ($x.device(), $x.kind()) {
             (Device::Cpu, Kind::Float) => host::$name::<f32>($($arg),*),
+            (Device::Cpu, Kind::BFloat16) => host::$name::<bf16>($($arg),*),
             (Device::Cpu, Kind::Double) => host::$name::<f64>($($arg),*),
             _ => aten::$name($($arg),*),
         }
-    };
+    }};
 }
 
 /// Σx and Σx² of every channel, per group.
 pub(crate) fn sums(x: &Tensor, groups: usize) -> Sums {
+    let _span = tracing::trace_span!("batch_norm").entered();
     on_device!(x, sums(x, groups))
 }
 
-/// `y = after(γ·(x − mean)·inv_std + β)`.
+/// `y = after(γ·(x − mean)·inv_std + β)`; `affine` = (γ, β).
 pub(crate) fn normalize(
     x: &Tensor,
     moments: &Moments,
-    affine: (&Tensor, &Tensor),
+    affine: (&[f64], &[f64]),
     after: After<'_>,
 ) -> Tensor {
+    let _span = tracing::trace_span!("batch_norm").entered();
     on_device!(x, normalize(x, moments, affine, after))
 }
 
-/// Sets `dy` to 0 where the ReLU's output `y` is 0.
-pub(crate) fn mask(dy: &mut Tensor, y: &Tensor) {
-    on_device!(y, mask(dy, y));
-}
-
-/// Σg and Σg·x̂ of every channel, per group, where `x̂ = (x − mean)·inv_std`.
-pub(crate) fn gradient_sums(g: &Tensor, x: &Tensor, moments: &Moments) -> Sums {
-    on_device!(x, gradient_sums(g, x, moments))
+/// Σg and Σg·x̂ of every channel, per group, where `x̂ = (x − mean)·inv_std`. Where a ReLU followed, `y` is
+/// what it gave, and `g` is first set to 0 where `y` is 0.
+pub(crate) fn gradient_sums(
+    g: &mut Tensor,
+    y: Option<&Tensor>,
+    x: &Tensor,
+    moments: &Moments,
+) -> Sums {
+    let _span = tracing::trace_span!("batch_norm").entered();
+    on_device!(x, gradient_sums(g, y, x, moments))
 }
 
 /// Gradient of batch norm with respect to its input.
@@ -82,10 +88,36 @@ pub(crate) fn input_gradient(
     g: &Tensor,
     x: &Tensor,
     moments: &Moments,
-    gamma: &Tensor,
+    gamma: &[f64],
     (sums, count): (&Sums, f64),
 ) -> Tensor {
+    let _span = tracing::trace_span!("batch_norm").entered();
     on_device!(x, input_gradient(g, x, moments, gamma, (sums, count)))
+}
+
+/// How the optimizer moves one parameter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Move {
+    /// Weight decay.
+    pub(crate) decay: f64,
+    /// Factor on the gradient, behind the decay.
+    pub(crate) scale: f64,
+    /// μ.
+    pub(crate) momentum: f64,
+    /// Along g + μ·m instead of m.
+    pub(crate) nesterov: bool,
+    /// η.
+    pub(crate) learning_rate: f64,
+}
+
+/// ‖θ‖ and ‖g + decay·θ‖.
+pub(crate) fn norms(theta: &Tensor, gradient: &Tensor, decay: f64) -> [f64; 2] {
+    on_device!(theta, norms(theta, gradient, decay))
+}
+
+/// Moves θ and m, as the formula at [`crate::Optimizer`] says.
+pub(crate) fn update(theta: &mut Tensor, momentum: &mut Tensor, gradient: &Tensor, how: Move) {
+    on_device!(gradient, update(theta, momentum, gradient, how));
 }
 
 /// The tensor with its channels innermost in memory; the same tensor when they are.
@@ -105,43 +137,6 @@ pub(crate) fn channels(x: &Tensor) -> usize {
 /// An uninitialised tensor of the same shape, kind and memory order.
 fn like(x: &Tensor) -> Tensor {
     x.empty_like()
-}
-
-/// Arithmetic that the host loops need of an element.
-pub(crate) trait Number:
-    Scalar
-    + std::ops::Add<Output = Self>
-    + std::ops::Sub<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + PartialOrd
-{
-    /// 0.
-    const ZERO: Self;
-    /// Rounds.
-    fn from_f64(x: f64) -> Self;
-    /// Exact.
-    fn to_f64(self) -> f64;
-}
-
-impl Number for f32 {
-    const ZERO: Self = 0.0;
-    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
-    fn from_f64(x: f64) -> Self {
-        x as Self
-    }
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
-}
-
-impl Number for f64 {
-    const ZERO: Self = 0.0;
-    fn from_f64(x: f64) -> Self {
-        x
-    }
-    fn to_f64(self) -> f64 {
-        self
-    }
 }
 
 #[cfg(test)]

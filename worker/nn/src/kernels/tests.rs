@@ -7,8 +7,8 @@ fn images(seed: f64) -> Tensor {
     Tensor::from_slice(&values).view([4, 5, 5, 6]).permute([0, 3, 1, 2])
 }
 
-fn channel(seed: f64) -> Tensor {
-    Tensor::from_slice(&(0..6).map(|i| (f64::from(i) + seed).cos()).collect::<Vec<_>>())
+fn channel(seed: f64) -> Vec<f64> {
+    (0..6).map(|i| (f64::from(i) + seed).cos()).collect()
 }
 
 fn moments(x: &Tensor) -> Moments {
@@ -33,7 +33,7 @@ fn assert_close(a: &[f64], b: &[f64]) {
 }
 
 fn flat(x: &Tensor) -> Vec<f64> {
-    Vec::try_from(x.contiguous().view([-1])).unwrap()
+    Vec::try_from(x.contiguous().contiguous().view([-1])).unwrap()
 }
 
 #[test]
@@ -46,27 +46,27 @@ fn the_host_loops_agree_with_aten() {
         let ours = host::normalize::<f64>(&x, &moments, (&gamma, &beta), after);
         assert_close(&flat(&ours), &flat(&aten::normalize(&x, &moments, (&gamma, &beta), after)));
     }
-    let sums = host::gradient_sums::<f64>(&g, &x, &moments);
-    assert_close(&sums, &aten::gradient_sums(&g, &x, &moments));
-    let ours = host::input_gradient::<f64>(&g, &x, &moments, &gamma, (&sums, 50.0));
-    let theirs = aten::input_gradient(&g, &x, &moments, &gamma, (&sums, 50.0));
-    assert_close(&flat(&ours), &flat(&theirs));
-    let (mut ours, mut theirs) = (g.copy(), g.copy());
-    host::mask::<f64>(&mut ours, &residual);
-    aten::mask(&mut theirs, &residual);
-    assert_close(&flat(&ours), &flat(&theirs));
+    for y in [None, Some(&residual)] {
+        let (mut ours, mut theirs) = (g.copy(), g.copy());
+        let sums = host::gradient_sums::<f64>(&mut ours, y, &x, &moments);
+        assert_close(&sums, &aten::gradient_sums(&mut theirs, y, &x, &moments));
+        assert_close(&flat(&ours), &flat(&theirs));
+        let ours = host::input_gradient::<f64>(&ours, &x, &moments, &gamma, (&sums, 50.0));
+        let theirs = aten::input_gradient(&theirs, &x, &moments, &gamma, (&sums, 50.0));
+        assert_close(&flat(&ours), &flat(&theirs));
+    }
 }
 
 #[test]
 fn batch_norm_and_its_gradient_are_pytorchs() {
     let x = images(0.1).narrow(0, 0, 2).set_requires_grad(true);
     let (gamma, beta, g) = (channel(0.0), channel(2.0), images(1.3).narrow(0, 0, 2) - 3.0);
-    let none = None::<Tensor>;
+    let none = None::<&Tensor>;
     let want = x.batch_norm(
-        Some(&gamma),
-        Some(&beta),
-        none.as_ref(),
-        none.as_ref(),
+        Some(&Tensor::from_slice(&gamma)),
+        Some(&Tensor::from_slice(&beta)),
+        none,
+        none,
         true,
         0.1,
         1e-5,
@@ -82,8 +82,8 @@ fn batch_norm_and_its_gradient_are_pytorchs() {
     let moments = Moments { mean, inv_std };
     let y = normalize(&plain, &moments, (&gamma, &beta), After::Nothing);
     assert_close(&flat(&y), &flat(&want.detach()));
-    let g = rows(&g);
-    let sums = gradient_sums(&g, &plain, &moments);
+    let mut g = rows(&g);
+    let sums = gradient_sums(&mut g, None, &plain, &moments);
     let dx = input_gradient(&g, &plain, &moments, &gamma, (&sums, 50.0));
     assert_close(&flat(&dx), &flat(&x.grad()));
 }
@@ -102,18 +102,50 @@ fn a_mean_far_from_zero_costs_no_digits_of_the_variance() {
 }
 
 #[test]
-fn the_gradient_sums_do_not_depend_on_the_number_of_threads() {
-    let x = rows(
-        &Tensor::arange(64 * 64 * 64 * 16, (Kind::Float, Device::Cpu)).sin().view([64, 64, 64, 16]),
-    );
-    let with = |threads: usize| {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let data = tensor_data(&x);
-        pool.install(|| host::group_sums::<f32>(data, 64))
+fn sums_do_not_depend_on_the_number_of_threads() {
+    let x = Tensor::arange(64 * 64 * 64 * 16, (Kind::Float, Device::Cpu)).sin();
+    let x = rows(&x.view([64, 64, 64, 16]));
+    let with = |threads| {
+        tch::set_num_threads(threads);
+        host::sums::<f32>(&x, 2)
     };
     assert_eq!(with(1), with(3));
 }
 
-fn tensor_data(x: &Tensor) -> &[f32] {
-    crate::tensor::host(x)
+#[test]
+fn sixteen_bits_give_what_rounding_the_result_in_thirty_two_gives() {
+    let [x, g, residual] = [images(0.1), images(1.3) - 3.0, images(0.6) - 3.5]
+        .map(|x| rows(&x.to_kind(Kind::BFloat16)));
+    let single = |x: &Tensor| rows(&x.to_kind(Kind::Float));
+    let moments = moments(&x);
+    assert_close(&sums(&x, 2), &sums(&single(&x), 2));
+    let affine = (&*channel(0.0), &*channel(2.0));
+    let ours = normalize(&x, &moments, affine, After::AddRelu(&residual));
+    let want = normalize(&single(&x), &moments, affine, After::AddRelu(&single(&residual)));
+    assert_eq!(ours, rows(&want.to_kind(Kind::BFloat16)));
+    let (mut ours, mut want) = (g.copy(), single(&g));
+    let sums = gradient_sums(&mut ours, Some(&residual), &x, &moments);
+    assert_close(&sums, &gradient_sums(&mut want, Some(&single(&residual)), &single(&x), &moments));
+    let ours = input_gradient(&ours, &x, &moments, affine.0, (&sums, 50.0));
+    let want = input_gradient(&want, &single(&x), &moments, affine.0, (&sums, 50.0));
+    assert_eq!(ours, rows(&want.to_kind(Kind::BFloat16)));
+}
+
+#[test]
+fn the_host_moves_weights_as_aten_does() {
+    let [theta, momentum, gradient] =
+        [0.1, 1.3, 0.6].map(|seed| images(seed).contiguous().view([-1]));
+    for nesterov in [false, true] {
+        let how = Move { decay: 0.1, scale: 0.7, momentum: 0.9, nesterov, learning_rate: 0.3 };
+        let [ours, theirs] = [host::update::<f64>, aten::update].map(|update| {
+            let (mut theta, mut momentum) = (theta.copy(), momentum.copy());
+            update(&mut theta, &mut momentum, &gradient, how);
+            [theta, momentum]
+        });
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_close(&flat(ours), &flat(theirs));
+        }
+    }
+    let norms = host::norms::<f64>(&theta, &gradient, 0.1);
+    assert_close(&norms, &aten::norms(&theta, &gradient, 0.1));
 }

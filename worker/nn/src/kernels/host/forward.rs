@@ -1,0 +1,130 @@
+//! Sums for the statistics, normalization, and what follows it.
+
+use tch::Tensor;
+
+use super::rows::{for_each_stretch, stretch_len, sum_blocks, tiled, total};
+use crate::kernels::number::{Number, Wide};
+use crate::kernels::{After, Moments, Sums, channels, like};
+use crate::tensor::{host, host_mut, parallel_map};
+
+/// Sums of squares are taken around the first row and moved afterwards, so that a mean far from zero
+/// costs no digits.
+pub(in crate::kernels) fn sums<T: Number>(x: &Tensor, groups: usize) -> Sums {
+    let (data, width) = (host::<T>(x), channels(x));
+    data.chunks(data.len() / groups).flat_map(|rows| group_sums(rows, width)).collect()
+}
+
+/// Σx and Σx² of one group.
+fn group_sums<T: Number>(rows: &[T], width: usize) -> Vec<f64> {
+    let origin: Vec<T::Wide> = tiled(rows[..width].iter().map(|x| x.widen().to_f64()));
+    let stretch = stretch_len(width);
+    let parts = parallel_map(rows.len().div_ceil(stretch), |index| {
+        let rows = &rows[index * stretch..rows.len().min((index + 1) * stretch)];
+        pulp::Arch::new().dispatch(|| {
+            sum_blocks::<T::Wide>(rows.len(), width, |range, first, second| {
+                for row in rows[range].chunks(origin.len()) {
+                    for (((a, b), x), &o) in
+                        first.iter_mut().zip(&mut *second).zip(row).zip(&origin)
+                    {
+                        let d = x.widen() - o;
+                        *a = *a + d;
+                        *b = *b + d * d;
+                    }
+                }
+            })
+        })
+    });
+    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 rows")]
+    let count = (rows.len() / width) as f64;
+    let around = total(parts);
+    let (sum, square) = around.split_at(width);
+    let moved = |c: usize| origin[c].to_f64();
+    let first = (0..width).map(|c| sum[c] + count * moved(c));
+    let second = (0..width).map(|c| square[c] + moved(c) * (2.0 * sum[c] + count * moved(c)));
+    first.chain(second).collect()
+}
+
+pub(in crate::kernels) fn normalize<T: Number>(
+    x: &Tensor,
+    moments: &Moments,
+    affine: (&[f64], &[f64]),
+    after: After<'_>,
+) -> Tensor {
+    let affine = Affine::<T::Wide>::new(moments, affine);
+    let data = host::<T>(x);
+    let (relu_follows, residual) = match after {
+        After::Nothing => (false, None),
+        After::Relu => (true, None),
+        After::AddRelu(residual) => (true, Some(host::<T>(residual))),
+    };
+    let mut y = like(x);
+    let (out, groups, width) = (host_mut::<T>(&mut y), affine.groups.len(), affine.width);
+    for_each_stretch(out, groups, width, |first, group, y| {
+        let (line, x) = (&affine.groups[group], &data[first..][..y.len()]);
+        match residual {
+            Some(residual) => line.apply_and_add(y, x, &residual[first..][..y.len()]),
+            None if relu_follows => line.apply(y, x, relu),
+            None => line.apply(y, x, |z| z),
+        }
+    });
+    y
+}
+
+/// Batch norm of every channel as one multiplication and one addition, per group.
+struct Affine<W> {
+    width: usize,
+    groups: Vec<Line<W>>,
+}
+
+impl<W: Wide> Affine<W> {
+    fn new(moments: &Moments, (gamma, beta): (&[f64], &[f64])) -> Self {
+        let width = gamma.len();
+        let means = moments.mean.chunks(width).zip(moments.inv_std.chunks(width));
+        let groups = means.map(|(mean, inv_std)| {
+            let scale = |c: usize| gamma[c] * inv_std[c];
+            let shift = |c: usize| beta[c] - mean[c] * scale(c);
+            Line { scale: tiled((0..width).map(scale)), shift: tiled((0..width).map(shift)) }
+        });
+        Self { width, groups: groups.collect() }
+    }
+}
+
+/// Scale and shift of every channel, tiled.
+struct Line<W> {
+    scale: Vec<W>,
+    shift: Vec<W>,
+}
+
+impl<W: Wide> Line<W> {
+    /// `y = then(x·scale + shift)`.
+    #[inline(always)]
+    fn apply<T: Number<Wide = W>>(&self, y: &mut [T], x: &[T], then: impl Fn(W) -> W) {
+        let width = self.scale.len();
+        for (y, x) in y.chunks_mut(width).zip(x.chunks(width)) {
+            for (((y, x), &scale), &shift) in y.iter_mut().zip(x).zip(&self.scale).zip(&self.shift)
+            {
+                *y = T::narrow(then(x.widen() * scale + shift));
+            }
+        }
+    }
+
+    /// `y = relu(x·scale + shift + residual)`.
+    #[inline(always)]
+    fn apply_and_add<T: Number<Wide = W>>(&self, y: &mut [T], x: &[T], residual: &[T]) {
+        let width = self.scale.len();
+        for ((y, x), residual) in
+            y.chunks_mut(width).zip(x.chunks(width)).zip(residual.chunks(width))
+        {
+            let line = self.scale.iter().zip(&self.shift);
+            for (((y, x), r), (&scale, &shift)) in y.iter_mut().zip(x).zip(residual).zip(line) {
+                *y = T::narrow(relu(x.widen() * scale + shift + r.widen()));
+            }
+        }
+    }
+}
+
+/// max(0, x), except that it lets NaN pass: a step that went wrong must be seen.
+#[inline(always)]
+fn relu<W: Wide>(x: W) -> W {
+    if x < W::ZERO { W::ZERO } else { x }
+}

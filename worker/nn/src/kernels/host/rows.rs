@@ -1,0 +1,90 @@
+//! How the host loops walk rows of channels: in parallel over fixed stretches, narrow rows several at once.
+//!
+//! The stretches depend only on the shape, and their partial sums are added in order, so results do not
+//! depend on the number of threads. Each stretch is walked with the widest vectors that the processor has
+//! (chosen at run time); the arithmetic is the same element by element, so results do not depend on those
+//! either.
+
+use pulp::Arch;
+
+use crate::kernels::number::Wide;
+use crate::tensor::parallel_chunks;
+
+/// Elements of one stretch: small enough to stay in the second-level cache, large enough to be worth a task.
+const STRETCH: usize = 1 << 15;
+
+/// Tiled rows that are summed in the element's arithmetic before the sum goes on in f64.
+const BLOCK: usize = 16;
+
+/// Elements of a tiled row, at least, when rows are narrower.
+const TILED: usize = 128;
+
+/// Rows that are walked as one: narrow rows make inner loops too short to be vectorized well.
+fn tiles(width: usize) -> usize {
+    (TILED / width).max(1)
+}
+
+/// Per-channel values as often as [`tiles`] says, one after the other.
+pub(super) fn tiled<W: Wide>(values: impl Iterator<Item = f64>) -> Vec<W> {
+    let once: Vec<W> = values.map(W::from_f64).collect();
+    once.repeat(tiles(once.len()))
+}
+
+/// Whole blocks of tiled rows, about [`STRETCH`] elements.
+pub(super) fn stretch_len(width: usize) -> usize {
+    let block = BLOCK * tiles(width) * width;
+    (STRETCH / block).max(1) * block
+}
+
+/// `body(first element, group, elements)` for every stretch of `data`, in parallel; what it returns, group
+/// by group.
+///
+/// Groups are whole rows, but a group may end inside of a stretch, so each has stretches of its own.
+pub(super) fn for_each_stretch<T: Send, R: Send>(
+    data: &mut [T],
+    groups: usize,
+    width: usize,
+    body: impl Fn(usize, usize, &mut [T]) -> R + Sync,
+) -> Vec<Vec<R>> {
+    let (group_len, stretch) = (data.len() / groups, stretch_len(width));
+    let of_group = |(group, rows): (usize, &mut [T])| {
+        parallel_chunks(rows, stretch, |index, rows| {
+            let first = group * group_len + index * stretch;
+            Arch::new().dispatch(|| body(first, group, rows))
+        })
+    };
+    data.chunks_mut(group_len).enumerate().map(of_group).collect()
+}
+
+/// Two sums per channel over the rows of one stretch, `[which][channel]`: `add` takes a range of elements
+/// and adds it to two accumulators as wide as a tiled row; blocks are then added in f64.
+#[inline(always)]
+pub(super) fn sum_blocks<W: Wide>(
+    len: usize,
+    width: usize,
+    mut add: impl FnMut(std::ops::Range<usize>, &mut [W], &mut [W]),
+) -> Vec<f64> {
+    let tiled = tiles(width) * width;
+    let mut total = vec![0.0; 2 * width];
+    let mut block = vec![W::ZERO; 2 * tiled];
+    for from in (0..len).step_by(BLOCK * tiled) {
+        block.fill(W::ZERO);
+        let (first, second) = block.split_at_mut(tiled);
+        add(from..len.min(from + BLOCK * tiled), first, second);
+        for (sums, tiles) in total.chunks_mut(width).zip(block.chunks(tiled)) {
+            for tile in tiles.chunks(width) {
+                sums.iter_mut().zip(tile).for_each(|(sum, x)| *sum += x.to_f64());
+            }
+        }
+    }
+    total
+}
+
+/// The sum of all parts, in their order.
+pub(super) fn total(parts: Vec<Vec<f64>>) -> Vec<f64> {
+    let add = |mut total: Vec<f64>, part: Vec<f64>| {
+        total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
+        total
+    };
+    parts.into_iter().reduce(add).expect("a group has rows")
+}

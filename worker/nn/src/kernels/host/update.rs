@@ -1,0 +1,65 @@
+//! The optimizer's pass over weights, momentum and gradient.
+
+use tch::Tensor;
+
+use super::rows::{sum_blocks, total};
+use crate::kernels::Move;
+use crate::kernels::number::{Number, Wide};
+use crate::tensor::{host, host_mut, parallel_chunks, parallel_map};
+
+/// Elements that one thread moves at a time.
+const STRETCH: usize = 1 << 15;
+
+pub(in crate::kernels) fn norms<T: Number>(
+    theta: &Tensor,
+    gradient: &Tensor,
+    decay: f64,
+) -> [f64; 2] {
+    let (theta, gradient) = (host::<T>(theta), host::<T>(gradient));
+    let decay = T::Wide::from_f64(decay);
+    let parts = parallel_map(theta.len().div_ceil(STRETCH), |index| {
+        let range = index * STRETCH..theta.len().min((index + 1) * STRETCH);
+        let (theta, gradient) = (&theta[range.clone()], &gradient[range]);
+        pulp::Arch::new().dispatch(|| {
+            sum_blocks::<T::Wide>(theta.len(), 1, |range, first, second| {
+                let rows = theta[range.clone()].chunks(first.len());
+                for (theta, gradient) in rows.zip(gradient[range].chunks(first.len())) {
+                    let sums = first.iter_mut().zip(&mut *second);
+                    for (((a, b), theta), g) in sums.zip(theta).zip(gradient) {
+                        let g = g.widen() + decay * theta.widen();
+                        *a = *a + theta.widen() * theta.widen();
+                        *b = *b + g * g;
+                    }
+                }
+            })
+        })
+    });
+    let squares = total(parts);
+    [squares[0].sqrt(), squares[1].sqrt()]
+}
+
+pub(in crate::kernels) fn update<T: Number>(
+    theta: &mut Tensor,
+    momentum: &mut Tensor,
+    gradient: &Tensor,
+    how: Move,
+) {
+    let gradient = host::<T>(gradient).chunks(STRETCH);
+    let moved =
+        host_mut::<T>(theta).chunks_mut(STRETCH).zip(host_mut::<T>(momentum).chunks_mut(STRETCH));
+    let mut stretches: Vec<_> = moved.zip(gradient).collect();
+    let [decay, scale, mu, rate] =
+        [how.decay, how.scale, how.momentum, how.learning_rate].map(T::Wide::from_f64);
+    parallel_chunks(&mut stretches, 1, |_, stretch| {
+        let ((theta, momentum), gradient) = &mut stretch[0];
+        pulp::Arch::new().dispatch(|| {
+            for ((theta, m), g) in theta.iter_mut().zip(momentum.iter_mut()).zip(*gradient) {
+                let g = (g.widen() + decay * theta.widen()) * scale;
+                let new = mu * m.widen() + g;
+                let along = if how.nesterov { g + mu * new } else { new };
+                *m = T::narrow(new);
+                *theta = T::narrow(theta.widen() - rate * along);
+            }
+        });
+    });
+}

@@ -1,0 +1,102 @@
+//! Element types of the host loops: how they are stored, and what they are computed in.
+
+#![expect(
+    clippy::inline_always,
+    reason = "code must become part of the loop that is compiled for wide vectors"
+)]
+
+use std::ops::{Add, Mul, Sub};
+
+use half::bf16;
+
+use crate::tensor::Scalar;
+
+/// A stored element.
+pub(crate) trait Number: Scalar {
+    /// What arithmetic on it is done in.
+    type Wide: Wide;
+    /// Exact.
+    fn widen(self) -> Self::Wide;
+    /// Rounds.
+    fn narrow(wide: Self::Wide) -> Self;
+}
+
+/// Arithmetic that the host loops need.
+pub(crate) trait Wide:
+    Copy
+    + Send
+    + Sync
+    + 'static
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + PartialOrd
+{
+    /// 0.
+    const ZERO: Self;
+    /// Rounds.
+    fn from_f64(x: f64) -> Self;
+    /// Exact.
+    fn to_f64(self) -> f64;
+}
+
+impl Wide for f32 {
+    const ZERO: Self = 0.0;
+    #[expect(clippy::cast_possible_truncation, reason = "rounding is what is asked for")]
+    fn from_f64(x: f64) -> Self {
+        x as Self
+    }
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Wide for f64 {
+    const ZERO: Self = 0.0;
+    fn from_f64(x: f64) -> Self {
+        x
+    }
+    fn to_f64(self) -> f64 {
+        self
+    }
+}
+
+impl Number for f32 {
+    type Wide = Self;
+    #[inline(always)]
+    fn widen(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn narrow(wide: Self) -> Self {
+        wide
+    }
+}
+
+impl Number for f64 {
+    type Wide = Self;
+    #[inline(always)]
+    fn widen(self) -> Self {
+        self
+    }
+    #[inline(always)]
+    fn narrow(wide: Self) -> Self {
+        wide
+    }
+}
+
+impl Number for bf16 {
+    type Wide = f32;
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+    /// To nearest, ties to even; NaN stays NaN. Without branches, so that loops of it are vectorized.
+    #[inline(always)]
+    fn narrow(wide: f32) -> Self {
+        let bits = wide.to_bits();
+        let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
+        let quiet = (bits >> 16) as u16 | 0x40;
+        Self::from_bits(if wide.is_nan() { quiet } else { rounded })
+    }
+}

@@ -1,0 +1,282 @@
+//! `worker bench step`: optimizer steps on random images, on this machine alone.
+//!
+//! The engine, the collectives and the configuration are those of training; only the images are noise,
+//! so no input pipeline is measured. With `--world W` the ranks are threads of this process that talk
+//! over loopback.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use lockstep_collective::{
+    AbortHandle, Collective, CollectiveError, HostListener, Rank, Solo, WorldSpec,
+};
+use lockstep_nn::{Byol, Communicators, Rates, Views, step};
+use lockstep_proto::config::RunConfig;
+use lockstep_proto::layers::{Layers, parse_assignment};
+use serde::Serialize;
+use tch::Device;
+use tracing_subscriber::layer::SubscriberExt;
+
+use super::stopwatch::{Stopwatch, Times};
+use crate::commands::output::Format;
+use crate::engine;
+use crate::run::set_threads;
+
+/// Spans of the engine that the breakdown is made of; none of them is inside of another.
+const PARTS: &[&str] =
+    &["convolution", "batch_norm", "statistics", "all_reduce", "optimizer", "ema"];
+
+/// Trains on random images and prints the median speed, and where the time goes.
+#[derive(Debug, clap::Args)]
+pub(super) struct StepArgs {
+    /// Encoder; short for `--set model.arch=A`.
+    #[arg(long, default_value = "resnet50", value_name = "A")]
+    arch: String,
+    /// Side of the views in pixels; short for `--set data.image_size=S`.
+    #[arg(long, default_value_t = 224, value_name = "S")]
+    size: u32,
+    /// Images of each rank per step.
+    #[arg(long, default_value_t = 8, value_name = "B")]
+    batch: u32,
+    /// Numbers that the engine computes in; short for `--set model.dtype=D`.
+    #[arg(long, default_value = "f32", value_name = "D")]
+    dtype: String,
+    /// Threads of each rank; 0: as many as there are cores.
+    #[arg(long, default_value_t = 0, value_name = "T")]
+    threads: usize,
+    /// Ranks, as threads of this process.
+    #[arg(long, default_value_t = 1, value_name = "W", value_parser = clap::value_parser!(u32).range(1..=64))]
+    world: u32,
+    /// Steps that are measured, after two that are not.
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: u32,
+    /// Another key of the configuration; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_assignment)]
+    set: Vec<(String, String)>,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Steps before those that are measured: they allocate.
+const WARM_UP: u32 = 2;
+
+/// Figures of one rank's steps.
+#[derive(Debug, Serialize)]
+struct Figures {
+    arch: String,
+    size: u32,
+    batch: u32,
+    dtype: String,
+    world: u32,
+    /// Median over the steps.
+    step_seconds: f64,
+    /// Of all ranks.
+    images_per_second: f64,
+    /// Of the whole process, all ranks and buffers; `None` where the system does not say.
+    peak_memory_mib: Option<u64>,
+    /// Mean milliseconds of a step in each part.
+    milliseconds: Vec<(&'static str, f64)>,
+}
+
+/// Measures, and prints the figures of rank 0.
+pub(super) fn run(args: &StepArgs) -> anyhow::Result<ExitCode> {
+    let config = configuration(args)?;
+    set_threads(args.threads)?;
+    let (times, parts) = measure(args, &config).context("run the steps")?;
+    let figures = figures(args, times, &parts);
+    Format::from_flag(args.json).print(&text(&figures), &figures)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn configuration(args: &StepArgs) -> anyhow::Result<RunConfig> {
+    let short = [
+        ("model.arch", args.arch.clone()),
+        ("model.dtype", args.dtype.clone()),
+        ("data.image_size", args.size.to_string()),
+        ("data.eval_resize", args.size.to_string()),
+        ("data.lanes", args.world.to_string()),
+        ("run.world", args.world.to_string()),
+        ("schedule.global_batch", (args.batch * args.world).to_string()),
+    ];
+    let short = short.into_iter().map(|(key, value)| (key.to_owned(), value));
+    let flags = short.chain(args.set.iter().cloned()).collect();
+    Ok(Layers { flags, ..Layers::default() }.resolve()?.config)
+}
+
+/// Duration of every step of rank 0, and where its time went in all of them.
+fn measure(args: &StepArgs, config: &RunConfig) -> Result<(Vec<Duration>, Times), CollectiveError> {
+    let any_port = "127.0.0.1:0".parse().expect("an address");
+    let listeners: Vec<HostListener> =
+        (0..args.world).map(|_| HostListener::bind(any_port)).collect::<Result<_, _>>()?;
+    let peers = listeners.iter().map(HostListener::local_addr).collect();
+    let spec = WorldSpec {
+        run_id: "bench".into(),
+        generation: 1,
+        rank: Rank(0),
+        peers,
+        secret: [0; 32].into(),
+        connect_deadline: Duration::from_mins(1),
+        op_deadline: Duration::from_mins(10),
+        channels: 2,
+    };
+    std::thread::scope(|scope| {
+        let ranks: Vec<_> = (0..)
+            .zip(&listeners)
+            .map(|(rank, listener)| {
+                let spec = WorldSpec { rank: Rank(rank), ..spec.clone() };
+                scope.spawn(move || steps_of_a_rank(args, config, listener, &spec))
+            })
+            .collect();
+        let join = |rank: std::thread::ScopedJoinHandle<'_, _>| rank.join().expect("no panic");
+        let results: Vec<_> = ranks.into_iter().map(join).collect();
+        results.into_iter().reduce(Result::and).expect("at least one rank")
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn steps_of_a_rank(
+    args: &StepArgs,
+    config: &RunConfig,
+    listener: &HostListener,
+    spec: &WorldSpec,
+) -> Result<(Vec<Duration>, Times), CollectiveError> {
+    let _no_grad = tch::no_grad_guard();
+    lockstep_nn::keep_freed_memory();
+    let stopwatch = Stopwatch::new(PARTS);
+    let subscriber = tracing_subscriber::registry().with(stopwatch.clone());
+    let _measured = tracing::subscriber::set_default(subscriber);
+    let mut comm = communicators(listener, spec)?;
+    let mut model = Byol::new(engine::model_spec(config, 0, Device::Cpu), config.run.seed);
+    let views = noise(args, &model);
+    let rates = Rates { learning_rate: 0.1, decay: 0.99 };
+    let mut times = Vec::new();
+    for index in 0..WARM_UP + args.steps {
+        if index == WARM_UP {
+            stopwatch.take();
+        }
+        let started = Instant::now();
+        step(&mut model, &views, rates, false, &mut comm)?;
+        times.push(started.elapsed());
+    }
+    Ok((times.split_off(WARM_UP as usize), stopwatch.take()))
+}
+
+fn communicators(
+    listener: &HostListener,
+    spec: &WorldSpec,
+) -> Result<Communicators, CollectiveError> {
+    if spec.peers.len() == 1 {
+        return Ok(Communicators {
+            statistics: Box::new(Solo::default()),
+            gradients: Box::new(Solo::default()),
+        });
+    }
+    let mut channels = listener.connect(spec, &AbortHandle::new())?.into_iter();
+    let mut next =
+        || -> Box<dyn Collective> { Box::new(channels.next().expect("two were asked for")) };
+    Ok(Communicators { statistics: next(), gradients: next() })
+}
+
+/// Two views of noise, around 0 with values up to 2 as normalized images have them.
+fn noise(args: &StepArgs, model: &Byol) -> Views {
+    let pixels = args.batch * args.size * args.size * 3;
+    let view = |shift: u32| -> Vec<f32> {
+        #[expect(clippy::cast_precision_loss, reason = "any values will do")]
+        (0..pixels).map(|i| 2.0 * ((i + shift) as f32 * 12.9898).sin()).collect()
+    };
+    let labels = vec![0; args.batch as usize];
+    Views::new([&view(0), &view(7)], &labels, args.size, model.spec())
+}
+
+fn figures(args: &StepArgs, mut times: Vec<Duration>, parts: &Times) -> Figures {
+    let steps = f64::from(args.steps);
+    let total = times.iter().sum::<Duration>();
+    let other = total.saturating_sub(parts.values().sum());
+    let mean = |time: Duration| time.as_secs_f64() * 1e3 / steps;
+    let named =
+        PARTS.iter().map(|name| (*name, mean(parts.get(name).copied().unwrap_or_default())));
+    times.sort_unstable();
+    let median = times[times.len() / 2].as_secs_f64();
+    Figures {
+        arch: args.arch.clone(),
+        size: args.size,
+        batch: args.batch,
+        dtype: args.dtype.clone(),
+        world: args.world,
+        step_seconds: median,
+        images_per_second: f64::from(args.batch * args.world) / median,
+        peak_memory_mib: peak_memory_mib(),
+        milliseconds: named.chain([("other", mean(other))]).collect(),
+    }
+}
+
+/// Most memory that this process ever held, where the system says it (Linux).
+fn peak_memory_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024)
+}
+
+fn text(figures: &Figures) -> String {
+    let Figures { arch, size, batch, dtype, world, .. } = figures;
+    let memory =
+        figures.peak_memory_mib.map_or_else(String::new, |mib| format!(", {mib} MiB at most"));
+    let head = format!(
+        "{arch}, {size} px, {batch} images a rank, {dtype}, world {world}\n\
+         {:.2} images/s, {:.0} ms a step (median){memory}\n",
+        figures.images_per_second,
+        figures.step_seconds * 1e3,
+    );
+    let total: f64 = figures.milliseconds.iter().map(|(_, time)| time).sum();
+    let line = |(part, time): &(&str, f64)| {
+        format!("  {part:<12} {time:>9.1} ms {:>5.1} %\n", 100.0 * time / total)
+    };
+    head + &figures.milliseconds.iter().map(line).collect::<String>()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn args(world: u32, dtype: &str) -> StepArgs {
+        let set = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        StepArgs {
+            arch: "resnet18".into(),
+            size: 16,
+            batch: 2,
+            dtype: dtype.into(),
+            threads: 0,
+            world,
+            steps: 2,
+            set: vec![set("model.width", "0.0625"), set("model.projector_hidden", "8")],
+            json: false,
+        }
+    }
+
+    #[test]
+    fn ranks_are_measured_together_and_the_parts_add_up() {
+        for (world, dtype) in [(1, "bf16"), (2, "f32")] {
+            let args = args(world, dtype);
+            let config = configuration(&args).unwrap();
+            let (times, parts) = measure(&args, &config).unwrap();
+            assert_eq!(times.len(), 2);
+            let measured = parts.values().sum::<Duration>();
+            assert!(
+                measured > Duration::ZERO && measured <= times.iter().sum::<Duration>(),
+                "{parts:?}"
+            );
+            let text = text(&figures(&args, times, &parts));
+            assert!(text.contains("convolution") && text.contains("images/s"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_does_not_exist_is_refused() {
+        let mut args = args(1, "f32");
+        args.set.push(("model.depht".into(), "1".into()));
+        assert!(configuration(&args).unwrap_err().to_string().contains("model.depht"));
+    }
+}
