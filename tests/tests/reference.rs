@@ -116,6 +116,13 @@ fn steps_of_a_resnet50_in_f32_are_as_exact_as_pytorchs_in_any_world() {
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_of_two_micro_batches_are_pytorchs() {
+    let settings = &[RESNET18, &["model.width=0.25", "model.dtype=f64", "schedule.accumulate=2"]];
+    Case { worlds: &[3], settings, ..Case::default() }.check();
+}
+
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
 fn a_step_of_a_resnet50_of_full_width_with_sgd_is_pytorchs() {
     let settings = &[
         RESNET50,

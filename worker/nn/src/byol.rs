@@ -13,7 +13,7 @@ use crate::loss;
 use crate::optimizer::Optimizer;
 use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
-use crate::recording::Recorder;
+use crate::recording::Recording;
 use crate::resnet::{self, ResNet, ResNetSpec};
 use crate::store::{Running, Store, signed};
 use crate::tensor;
@@ -127,7 +127,8 @@ pub struct Byol {
     running: [Running; 2],
     /// Running averages as they will be once the step in flight, so far, is applied.
     next_running: Option<[Running; 2]>,
-    pub(crate) recorder: Recorder,
+    /// Of the step in flight, if it was asked for.
+    pub(crate) recording: Option<Recording>,
 }
 
 /// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, images the probe got right.
@@ -168,7 +169,7 @@ impl Byol {
             gradients: store(all, layout.len() + tail),
             running: [Running::new(&layout), Running::new(&layout)],
             next_running: None,
-            recorder: Recorder::default(),
+            recording: None,
             spec,
             layout,
             encoder,
@@ -305,7 +306,9 @@ impl Byol {
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
         pass.sink.finish()?;
-        self.recorder.record(seen, loss, &self.gradients);
+        if let Some(recording) = &mut self.recording {
+            recording.add(seen, loss, &self.gradients);
+        }
         Ok(())
     }
 
