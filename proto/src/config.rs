@@ -79,6 +79,8 @@ pub struct Model {
     pub bn_eps: f64,
     /// Share of the old running average kept by a batch-norm update.
     pub bn_decay: f64,
+    /// Lanes that batch norm normalizes together, dealt to one worker; 0: all lanes of all workers.
+    pub bn_group: u32,
     /// Numbers that the engine computes in.
     pub dtype: Dtype,
     /// Compute normalized activations again in backward instead of keeping them.
@@ -306,6 +308,8 @@ pub struct Control {
     pub lease_ms: u32,
     /// Steps between comparisons of all ranks' digests; 0: only at checkpoints.
     pub digest_every: u64,
+    /// Steps in a row that are skipped, since something was not finite, before the run fails.
+    pub max_skipped_steps: u32,
 }
 
 /// `[collective]`

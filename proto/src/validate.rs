@@ -117,6 +117,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("model.last_gamma", Number(SHARE), "the initial gamma of the last batch norm of every residual block"),
     key("model.bn_eps", Number(Closed(1e-12, 0.1)), "the number added to the variance in batch norm"),
     key("model.bn_decay", Number(SHARE), "the share of the old running average that a batch-norm update keeps"),
+    key("model.bn_group", Whole(0, 4096), "the number of lanes that batch norm normalizes together, within a worker; 0 for the whole batch of all workers"),
     key("model.dtype", Choice(&["bf16", "f32", "f64"]), "the type of number that the engine computes in: `bf16` with f32 weights, `f64` for tests of exactness"),
     key("model.recompute", Flag, "whether normalized activations are computed again in backward instead of kept: less memory, more time"),
 
@@ -172,6 +173,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("control.heartbeat_ms", Whole(10, 60_000), "the time between heartbeats, in milliseconds"),
     key("control.lease_ms", Whole(21, 3_600_000), "the silence after which a worker counts as lost, in milliseconds"),
     key("control.digest_every", Whole(0, MAX_STEPS), "the number of steps between comparisons of all ranks' digests; at 0 only at checkpoints"),
+    key("control.max_skipped_steps", Whole(1, 1_000_000), "the number of steps skipped in a row, because something was not finite, at which the run fails"),
 
     key("collective.bucket_mib", Whole(1, 1024), "the size of a gradient bucket, in MiB"),
     key("collective.timeout_s", Whole(1, 3600), "the silence of a peer that ends a collective, in seconds"),
@@ -330,6 +332,27 @@ pub(crate) const RULES: &[Rule] = &[
         holds: |c| c.data.lanes >= c.run.world,
     },
     Rule {
+        keys: &["model.bn_group", "data.lanes"],
+        sentence: "the groups of batch norm are made of whole lanes: the first must divide the \
+                   second; change one of them",
+        holds: |c| c.model.bn_group == 0 || c.data.lanes.is_multiple_of(c.model.bn_group),
+    },
+    Rule {
+        keys: &["model.bn_group", "data.lanes", "run.world"],
+        sentence: "every worker needs a whole group of batch norm; lower the first, raise the lanes \
+                   or start fewer workers",
+        holds: |c| c.model.bn_group == 0 || c.data.lanes / c.model.bn_group >= c.run.world,
+    },
+    Rule {
+        keys: &["model.bn_group", "data.lanes", "schedule.accumulate", "schedule.global_batch"],
+        sentence: "a group of batch norm needs two images or more of a micro-batch; raise the first \
+                   or lower the second or third",
+        holds: |c| {
+            let slots = c.schedule.global_batch / c.data.lanes / c.schedule.accumulate;
+            c.model.bn_group == 0 || u64::from(c.model.bn_group) * u64::from(slots) >= 2
+        },
+    },
+    Rule {
         keys: &["data.eval_resize", "data.image_size"],
         sentence: "the centre crop must fit into the resized image; raise the first or lower the \
                    second",
@@ -352,6 +375,11 @@ pub(crate) const RULES: &[Rule] = &[
         sentence: "the lease must be over two heartbeats, so that a late one loses no worker; \
                    raise the first or lower the second",
         holds: |c| c.control.lease_ms > 2 * c.control.heartbeat_ms,
+    },
+    Rule {
+        keys: &["audit.steps", "schedule.accumulate"],
+        sentence: "an audited step is recomputed as one batch: audit no steps, or set the second to 1",
+        holds: |c| c.audit.steps.is_empty() || c.schedule.accumulate == 1,
     },
     Rule {
         keys: &["audit.steps", "audit.dir"],
@@ -416,6 +444,35 @@ mod tests {
     fn every_rule_is_about_keys_that_exist() {
         for rule in RULES {
             assert!(rule.keys.iter().all(|key| find(key).is_some()), "{:?}", rule.keys);
+        }
+    }
+
+    #[test]
+    fn variants_of_the_algorithm_that_make_no_sense_together_are_refused() {
+        let faults = |settings: &str| {
+            let sets = settings.split(' ').map(|set| set.split_once('=').unwrap());
+            let flags = sets.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            let resolved = Layers { flags, ..Layers::default() }.resolve();
+            resolved.err().map_or_else(String::new, |faults| faults.to_string())
+        };
+        for (settings, words) in [
+            ("optimizer.nesterov=true", "defined for SGD only"),
+            ("schedule.accumulate=3", "as many images to each micro-batch"),
+            ("schedule.accumulate=4096 data.lanes=1", "batch norm needs two images"),
+            ("model.bn_group=3", "made of whole lanes"),
+            ("model.bn_group=256 run.world=2", "every worker needs a whole group"),
+            ("model.bn_group=1 data.lanes=4096", "needs two images or more of a micro-batch"),
+        ] {
+            let said = faults(settings);
+            assert!(said.contains(words), "{settings}: {said}");
+        }
+        for settings in [
+            "optimizer.nesterov=true optimizer.kind=sgd",
+            "schedule.accumulate=16",
+            "model.bn_group=128 run.world=2",
+            "model.bn_group=1 schedule.accumulate=8",
+        ] {
+            assert_eq!(faults(settings), "", "{settings}");
         }
     }
 

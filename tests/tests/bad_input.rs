@@ -106,3 +106,23 @@ fn a_checkpoint_of_another_architecture_is_refused_and_left_alone() {
     assert_ended(&ended, 42, &["model.arch", "resnet18", "resnet34", "--checkpoints"]);
     assert!(!scene.state("first-ck", 20).is_empty());
 }
+
+/// With this weight decay and η, weights grow until they are no numbers.
+#[test]
+fn a_run_that_is_finite_no_more_ends_with_the_steps_and_the_samples() {
+    let scene = Scene::new();
+    let settings = [
+        "optimizer.weight_decay=1.0",
+        "schedule.base_learning_rate=1000.0",
+        "schedule.steps=1000",
+        "control.max_skipped_steps=3",
+    ];
+    let settings: Vec<&str> = settings.into_iter().flat_map(|set| ["--set", set]).collect();
+    let (coordinator, address) = scene.serve("c", 2, &settings);
+    let workers = ["w0", "w1"].map(|name| scene.join(name, &address, "ck", &[]));
+    for worker in workers {
+        assert_ended(&worker.wait(), 93, &["step skipped: not finite", "samples=["]);
+    }
+    let words = ["3 steps in a row were not finite: step", "tried with global batches"];
+    assert_ended(&coordinator.wait(), 93, &words);
+}

@@ -102,6 +102,20 @@ fn steps_of_a_resnet18_in_f32_are_pytorchs_in_any_world() {
 
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_with_same_padding_and_nesterov_momentum_are_pytorchs() {
+    let variant = [
+        "model.width=0.25",
+        "model.dtype=f64",
+        "model.padding=same",
+        "optimizer.kind=sgd",
+        "optimizer.nesterov=true",
+        "schedule.base_learning_rate=1",
+    ];
+    Case { worlds: &[2], settings: &[RESNET50, &variant], ..Case::default() }.check();
+}
+
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet50_in_f64_are_pytorchs_in_any_world() {
     Case { settings: &[RESNET50, &["model.width=0.25", "model.dtype=f64"]], ..Case::default() }
         .check();

@@ -63,6 +63,24 @@ fn state_differences(states: &[Vec<u8>; 2]) -> Vec<(String, f64)> {
 }
 
 #[test]
+fn micro_batches_and_groups_of_batch_norm_give_the_same_losses_in_any_world() {
+    let scene = Scene::new();
+    let settings = [
+        "model.dtype=f64",
+        "model.bn_group=4",
+        "data.lanes=16",
+        "schedule.accumulate=2",
+        "schedule.base_learning_rate=0.001",
+        "control.digest_every=1",
+    ];
+    let settings: Vec<&str> = settings.into_iter().flat_map(|set| ["--set", set]).collect();
+    let alone = scene.run("alone", 1, &settings);
+    // Four groups on three ranks: eight lanes, four and four.
+    let difference = largest_difference(&scene.run("three", 3, &settings), &alone);
+    assert!(difference < 1e-9, "{difference}");
+}
+
+#[test]
 fn the_ranks_of_any_world_read_the_same_samples_at_every_step() {
     let scene = Scene::new();
     let sizes = Manifest::load(&scene.path("data")).unwrap().shard_sizes();
@@ -71,7 +89,7 @@ fn the_ranks_of_any_world_read_the_same_samples_at_every_step() {
     for cursor in 0..12 {
         let whole = order.batch(cursor, 0..64);
         for world in [2, 3, 5] {
-            let ranks = deal_lanes(64, world);
+            let ranks = deal_lanes(64, 1, world);
             let parts: Vec<_> = ranks
                 .iter()
                 .flat_map(|lanes| order.batch(cursor, lanes.first..lanes.first + lanes.count))
@@ -81,9 +99,10 @@ fn the_ranks_of_any_world_read_the_same_samples_at_every_step() {
     }
 }
 
-fn a_stopped_run_goes_on_as_if_it_had_not_stopped(world: u32) {
+fn a_stopped_run_goes_on_as_if_it_had_not_stopped(world: u32, more: &[&str]) {
     let scene = Scene::new();
     let settings = ["--set", "schedule.steps=300", "--set", "checkpoint.keep_last=1"];
+    let settings = [&settings, more].concat();
     scene.run("whole", world, &settings);
 
     let (mut coordinator, address) = scene.serve("first", world, &settings);
@@ -108,12 +127,15 @@ fn a_stopped_run_goes_on_as_if_it_had_not_stopped(world: u32) {
 
 #[test]
 fn a_stopped_run_of_one_goes_on_as_if_it_had_not_stopped() {
-    a_stopped_run_goes_on_as_if_it_had_not_stopped(1);
+    a_stopped_run_goes_on_as_if_it_had_not_stopped(1, &[]);
 }
 
 #[test]
-fn a_stopped_run_of_two_goes_on_as_if_it_had_not_stopped() {
-    a_stopped_run_goes_on_as_if_it_had_not_stopped(2);
+fn a_stopped_run_of_two_with_micro_batches_goes_on_as_if_it_had_not_stopped() {
+    a_stopped_run_goes_on_as_if_it_had_not_stopped(
+        2,
+        &["--set", "data.lanes=16", "--set", "schedule.accumulate=2"],
+    );
 }
 
 #[test]

@@ -35,6 +35,7 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
         },
         bn_eps: model.bn_eps,
         bn_decay: model.bn_decay,
+        bn_group: model.bn_group,
         optimizer: optimizer(&config.optimizer),
         global_batch: config.schedule.global_batch,
         lanes: config.data.lanes,

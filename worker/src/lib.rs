@@ -27,6 +27,7 @@ mod audit;
 mod border;
 mod ending;
 mod meters;
+mod odd_samples;
 mod online_knn;
 mod run;
 mod session;

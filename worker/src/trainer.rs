@@ -32,8 +32,7 @@ use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Checkpoint, CheckpointError, Meta, Snapshot};
 use crate::ending::{Ended, StepError, TrainerError};
 use crate::meters::Meters;
-use crate::online_knn;
-use crate::{engine, world};
+use crate::{engine, odd_samples, online_knn, world};
 
 /// What this process brings along.
 #[derive(Debug)]
@@ -303,8 +302,9 @@ impl Trainer {
     ) {
         let every = self.config.control.digest_every;
         let due = applied && every > 0 && self.step.0.is_multiple_of(every);
-        for replaced in &batch.replaced {
-            tracing::warn!(sample = replaced.wanted.0, by = replaced.used.0, reason = %replaced.reason, "sample replaced");
+        odd_samples::warn_of_replaced(batch);
+        if !applied {
+            odd_samples::warn_of_skipped(step, batch);
         }
         let report = StepReport {
             step,

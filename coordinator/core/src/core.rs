@@ -176,7 +176,7 @@ impl Core {
         let plan = self.plan.as_ref().expect("admitting a worker made the plan");
         let (world, sessions) = draw_up(
             &self.roster,
-            self.settings.config.data.lanes,
+            &self.settings.config,
             Generation(self.generation.0 + 1),
             &self.settings.seed,
             plan.total_steps(),
@@ -244,8 +244,8 @@ impl Core {
         }
     }
 
-    /// Ranks hold different states: nobody knows which is right, so the run ends.
-    pub(crate) fn drifted(&mut self, culprits: Vec<Rank>, reason: String) {
+    /// Going on makes no sense, in this world or another: the run ends.
+    pub(crate) fn give_up(&mut self, culprits: Vec<Rank>, reason: String) {
         let Some(generation) = self.live().map(|world| world.generation) else { return };
         self.abort_members(generation, culprits, &reason);
         self.fail(reason);

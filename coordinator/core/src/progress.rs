@@ -27,6 +27,8 @@ pub(crate) struct Progress {
     pub(crate) knn_accuracy: Option<f64>,
     pub(crate) replaced_samples: u64,
     pub(crate) checkpoint: Option<Step>,
+    /// Steps skipped since the last one that was applied.
+    pub(crate) skipped_in_a_row: u32,
     durations: VecDeque<Duration>,
 }
 
@@ -63,8 +65,10 @@ impl Progress {
             self.durations.pop_front();
         }
         if !report.applied {
+            self.skipped_in_a_row = self.skipped_in_a_row.saturating_add(1);
             return None;
         }
+        self.skipped_in_a_row = 0;
         let planned = plan.step(report.step);
         self.step = Step(report.step.0 + 1);
         self.loss = Some(report.loss);

@@ -50,6 +50,25 @@ impl Core {
         if let Some(applied) = self.progress.report(plan, world.generation, report, pace) {
             self.emit(Effect::Applied(applied));
         }
+        self.end_if_not_finite(report);
+    }
+
+    /// Weights that are no numbers any more stay so: the run ends once enough steps in a row were skipped.
+    fn end_if_not_finite(&mut self, report: &StepReport) {
+        let skipped = self.progress.skipped_in_a_row;
+        if skipped < self.settings.config.control.max_skipped_steps {
+            return;
+        }
+        let (step, last) = (report.step.0, report.cursor.0);
+        let first = last.saturating_add(1).saturating_sub(skipped.into());
+        self.give_up(
+            Vec::new(),
+            format!(
+                "{skipped} steps in a row were not finite: step {step}, tried with global batches \
+                 {first} to {last}; lower `schedule.base_learning_rate`, or look at the samples of \
+                 these batches, which the log of each worker names, and resume from a checkpoint"
+            ),
+        );
     }
 
     fn world_pace(&self) -> WorldPace {
@@ -79,7 +98,8 @@ impl Core {
             odd.join(", "),
             found.join(", ")
         );
-        self.drifted(drift.odd, reason);
+        // Nobody knows which state is right.
+        self.give_up(drift.odd, reason);
     }
 
     /// Notes the step that a member works on, and sends more of the plan if it is due.

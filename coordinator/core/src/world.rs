@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Generation, Rank, Step};
 use lockstep_proto::{LaneRange, Member, Secret, TrainingState, World, WorldEnd};
 use sha2::{Digest as _, Sha256};
@@ -64,7 +65,7 @@ impl LiveWorld {
 /// rank order. Ranks follow slots, so that they change little from world to world.
 pub(crate) fn draw_up(
     roster: &Roster,
-    lanes: u32,
+    config: &RunConfig,
     generation: Generation,
     seed: &Secret,
     total_steps: u64,
@@ -76,7 +77,7 @@ pub(crate) fn draw_up(
     let (state_source, start) = newest_state(&states);
     let members = waiting
         .iter()
-        .zip(deal_lanes(lanes, size))
+        .zip(deal_lanes(config.data.lanes, config.model.bn_group.max(1), size))
         .map(|((_, session, enlist), lanes)| Member {
             worker: session.worker.clone(),
             slot: session.slot,

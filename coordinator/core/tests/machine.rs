@@ -3,7 +3,7 @@
 mod support;
 
 use lockstep_core::{Effect, Event, SessionId};
-use lockstep_proto::ids::{Digest, Generation, Rank, Step};
+use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
 use lockstep_proto::{
     CoordinatorMessage, DataSet, Exit, Goodbye, Hello, LaneRange, Phase, StepReport, WorkerMessage,
     WorldEnd,
@@ -217,6 +217,38 @@ fn progress_follows_rank_zero() {
     assert!((status.data_wait_ratio - 0.1).abs() < 1e-9);
     assert!((status.eta_seconds.unwrap() - 9.5).abs() < 1e-9, "19 steps of half a second");
     assert!((status.data_epoch - 2.0 / 15.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_run_fails_after_so_many_skipped_steps_in_a_row_and_says_which() {
+    let mut core = running(2);
+    let skipped = |step, cursor| StepReport {
+        cursor: Cursor(cursor),
+        applied: false,
+        loss: f64::NAN,
+        ..report(step)
+    };
+    let before = (0..9).map(|cursor| skipped(0, cursor)).collect();
+    say(&mut core, 0, reports(1, before));
+    say(&mut core, 0, reports(1, vec![StepReport { cursor: Cursor(9), ..report(0) }]));
+    let after = (10..19).map(|cursor| skipped(1, cursor)).collect();
+    assert!(say(&mut core, 0, reports(1, after)).is_empty(), "an applied step begins a new row");
+    assert!(say(&mut core, 1, reports(1, vec![skipped(1, 19)])).is_empty(), "rank 0 counts");
+
+    let effects = say(&mut core, 0, reports(1, vec![skipped(1, 19)]));
+    for session in [0, 1] {
+        let [CoordinatorMessage::Abort(abort), CoordinatorMessage::Dismiss(dismiss)] =
+            to(&effects, session)[..]
+        else {
+            panic!("{effects:?}")
+        };
+        assert!(abort.culprits.is_empty(), "it is nobody's fault");
+        assert_eq!(dismiss.exit, Exit::DoNotRestart);
+    }
+    let status = core.status();
+    assert_eq!((status.phase, status.skipped_steps), (Phase::Failed, 19));
+    let words = "10 steps in a row were not finite: step 1, tried with global batches 10 to 19";
+    assert!(status.summary.contains(words), "{}", status.summary);
 }
 
 #[test]

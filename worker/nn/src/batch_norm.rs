@@ -1,15 +1,16 @@
-//! Batch norm over the whole global batch (with `accumulate`, over a micro-batch of all ranks), for each view
-//! and each network apart.
+//! Batch norm over the whole global batch (with `accumulate`, over a micro-batch of all ranks; with
+//! `bn_group`, over the lanes of a group), for each view and each network apart.
 //!
 //! Forward sends one message per layer, with Σx and Σx² of all streams; backward one, with Σg and Σg·x̂.
-//! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks.
+//! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks. Groups lie
+//! whole on a rank, so theirs do not travel; only the running averages do, once for all layers (`pass.rs`).
 
 use lockstep_collective::CollectiveError;
 use tch::Tensor;
 
 use crate::kernels::{self, After, Moments, Sums};
 use crate::layout::{Layout, ParamId, Role, StatsSpec};
-use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS, Weights, sum_over_ranks};
+use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, VIEWS, Weights};
 
 /// γ·(x − mean)/√(variance + ε) + β, per channel.
 #[derive(Debug)]
@@ -98,38 +99,43 @@ impl BatchNorm {
     ) -> Result<(Tensor, Tensor), CollectiveError> {
         let Saved { x, moments } = saved;
         let mut sums = kernels::gradient_sums(&mut dy, y, x, moments);
-        let [d_beta, d_gamma] = [0, 1].map(|which| self.over_views(&sums, which));
+        let [d_beta, d_gamma] = [0, 1].map(|which| self.over_groups(&sums, which));
         pass.sink.put_host(self.beta, &d_beta)?;
         pass.sink.put_host(self.gamma, &d_gamma)?;
-        sum_over_ranks(pass.comm, &mut sums)?;
-        let count = pass.images * spatial(x);
+        pass.grouping.reduce(pass.comm, &mut sums)?;
+        let count = pass.grouping.images * spatial(x);
         let gamma = pass.weights.masters.values(self.gamma);
         let dx = kernels::input_gradient(&dy, x, moments, &gamma, (&sums, count));
         Ok((dx, dy))
     }
 
-    /// Mean and variance over all ranks, of every stream and view; also moves the running averages.
+    /// Mean and variance of every group of every stream and view; also moves the running averages.
     fn batch_moments(
         &self,
         batch: &mut BatchStatistics<'_>,
         xs: &[Tensor],
     ) -> Result<Vec<Moments>, CollectiveError> {
-        let mut all: Vec<f64> = xs.iter().flat_map(|x| kernels::sums(x, VIEWS)).collect();
+        let Grouping { images, local, total, .. } = batch.grouping;
+        let mut all: Vec<f64> = xs.iter().flat_map(|x| kernels::sums(x, VIEWS * local)).collect();
         batch.reduce(&mut all)?;
-        let count = batch.images * spatial(&xs[0]);
+        let count = images * spatial(&xs[0]);
         let channels = self.spec.channels;
-        let moments = all.chunks(2 * VIEWS * channels).enumerate().map(|(stream, sums)| {
-            let (mut mean, mut inv_std) = (Vec::new(), Vec::new());
-            for view in sums.chunks(2 * channels) {
-                let (sum, square) = view.split_at(channels);
-                let m: Vec<f64> = sum.iter().map(|s| s / count).collect();
-                let variance: Vec<f64> =
-                    square.iter().zip(&m).map(|(s, m)| not_negative(s / count - m * m)).collect();
-                batch.observe((stream, &self.spec), count, &m, &variance);
-                inv_std.extend(variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()));
-                mean.extend(m);
+        let streams = all.chunks(2 * VIEWS * local * channels).enumerate();
+        let moments = streams.map(|(stream, sums)| {
+            let (mut means, mut inv_std) = (Vec::new(), Vec::new());
+            for view in sums.chunks(2 * local * channels) {
+                let mut seen = [vec![0.0; channels], vec![0.0; channels]];
+                for group in view.chunks(2 * channels) {
+                    let (mean, variance) = mean_and_variance(group, count);
+                    for (seen, new) in seen.iter_mut().zip([&mean, &variance]) {
+                        seen.iter_mut().zip(new).for_each(|(seen, new)| *seen += new / total);
+                    }
+                    inv_std.extend(variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()));
+                    means.extend(mean);
+                }
+                batch.observe((stream, &self.spec), count, &seen[0], &seen[1]);
             }
-            Moments { mean, inv_std }
+            Moments { mean: means, inv_std }
         });
         Ok(moments.collect())
     }
@@ -140,12 +146,21 @@ impl BatchNorm {
         Moments { mean: mean.to_vec(), inv_std }
     }
 
-    /// One of the two sums of every channel, added over the views: gradients of β and γ.
-    fn over_views(&self, sums: &Sums, which: usize) -> Vec<f64> {
+    /// One of the two sums of every channel, added over the groups and views: gradients of β and γ.
+    fn over_groups(&self, sums: &Sums, which: usize) -> Vec<f64> {
         let channels = self.spec.channels;
-        let of_view = |view: usize| &sums[(2 * view + which) * channels..][..channels];
-        of_view(0).iter().zip(of_view(1)).map(|(a, b)| a + b).collect()
+        let of_channel = |c: usize| sums.iter().skip(which * channels + c).step_by(2 * channels);
+        (0..channels).map(|c| of_channel(c).sum()).collect()
     }
+}
+
+/// Per channel, from Σx and Σx² over `count` values.
+fn mean_and_variance(sums: &[f64], count: f64) -> (Vec<f64>, Vec<f64>) {
+    let (sum, square) = sums.split_at(sums.len() / 2);
+    let mean: Vec<f64> = sum.iter().map(|s| s / count).collect();
+    let variance = square.iter().zip(&mean).map(|(s, m)| not_negative(s / count - m * m));
+    let variance = variance.collect();
+    (mean, variance)
 }
 
 /// Values of one channel in one image: H·W, or 1 behind the pooling.

@@ -7,58 +7,17 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::gradients::Gradients;
 use crate::head::{self, Head};
-use crate::init::{self, Init, TargetInit};
+use crate::init::{self, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
-use crate::optimizer::Optimizer;
-use crate::pass::{Backward, BatchStatistics, Forward, Mode, Network, VIEWS, Weights};
+use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
 use crate::recording::Recording;
-use crate::resnet::{self, ResNet, ResNetSpec};
+use crate::resnet::{self, ResNet};
+use crate::spec::ModelSpec;
 use crate::store::{Running, Store, signed};
 use crate::tensor;
 use crate::views::{MicroBatch, Turn};
-
-/// Everything that decides what a model computes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ModelSpec {
-    /// Encoder.
-    pub encoder: ResNetSpec,
-    /// Hidden units of the projector.
-    pub projector_hidden: i64,
-    /// d: dimensions of projection and prediction.
-    pub projection_dim: i64,
-    /// Hidden units of the predictor.
-    pub predictor_hidden: i64,
-    /// Classes of the online probe; `None`: no probe.
-    pub classes: Option<i64>,
-    /// Initial weights.
-    pub init: Init,
-    /// Initial weights of the target.
-    pub target_init: TargetInit,
-    /// ε of batch norm.
-    pub bn_eps: f64,
-    /// Share of the old running average that a batch-norm update keeps.
-    pub bn_decay: f64,
-    /// Update rule.
-    pub optimizer: Optimizer,
-    /// N: images of one view over all ranks.
-    pub global_batch: u32,
-    /// Lanes that the global batch is made of, as many images of each.
-    pub lanes: u32,
-    /// Micro-batches of a step; divides the images of a lane.
-    pub accumulate: u32,
-    /// Elements of a gradient bucket.
-    pub bucket_elements: usize,
-    /// Element type of weights, gradients and momentum: `Float` or `Double`.
-    pub kind: Kind,
-    /// Element type of activations and of the weights they meet: `kind`, or `BFloat16` where that is `Float`.
-    pub compute: Kind,
-    /// Compute normalized activations again in backward instead of keeping them: less memory, more time.
-    pub recompute: bool,
-    /// Where the engine runs.
-    pub device: Device,
-}
 
 /// The two communicators of a world. Batch norm's small messages never wait behind a bucket.
 pub struct Communicators {
@@ -99,6 +58,7 @@ pub(crate) struct Seen {
 /// What backward needs.
 pub(crate) struct Tape {
     turn: Turn,
+    grouping: Grouping,
     encoder: resnet::Saved,
     projector: head::Saved,
     predictor: head::Saved,
@@ -219,11 +179,6 @@ impl Byol {
         }
     }
 
-    /// N / A: images of one view over all ranks that go through the networks at once.
-    fn micro_batch(&self) -> f64 {
-        f64::from(self.spec.global_batch / self.spec.accumulate)
-    }
-
     /// Walks both networks over both views in one wave.
     pub(crate) fn forward(
         &mut self,
@@ -236,17 +191,16 @@ impl Byol {
         }
         let [online, target] = working(self.working.as_ref());
         let next = self.next_running.take().filter(|_| !part.turn.first);
+        let next = next.unwrap_or_else(|| self.running.clone()).into();
+        let rows = part.images_vbchw.size()[0] / signed(VIEWS);
+        let grouping = Grouping::new(&self.spec, rows);
+        let comm = comm.statistics.as_mut();
         let mut pass = Forward {
             networks: vec![
                 Network { weights: Weights::new(&self.online, online), running: &self.running[0] },
                 Network { weights: Weights::new(&self.target, target), running: &self.running[1] },
             ],
-            mode: Mode::Batch(BatchStatistics {
-                comm: comm.statistics.as_mut(),
-                images: self.micro_batch(),
-                next: next.unwrap_or_else(|| self.running.clone()).into(),
-                decay: self.spec.bn_decay,
-            }),
+            mode: Mode::Batch(BatchStatistics::new(comm, grouping, next, self.spec.bn_decay)),
             recompute: self.spec.recompute,
         };
         let images = [0, 1].map(|_| part.images_vbchw.shallow_clone());
@@ -254,11 +208,10 @@ impl Byol {
         let (projections, projector) = self.projector.forward(&mut pass, &representations)?;
         let (predictions, predictor) = self.predictor.forward(&mut pass, &projections[..1])?;
         let Mode::Batch(batch) = pass.mode else { unreachable!("made above") };
-        self.next_running = Some(batch.next.try_into().expect("one per network"));
+        self.next_running = Some(batch.finish()?.try_into().expect("one per network"));
 
-        let views_of_one = representations[0].size()[0] / signed(VIEWS);
         let exact = |x: &Tensor| x.to_kind(self.spec.kind);
-        let representation_bf = exact(&representations[0].narrow(0, 0, views_of_one));
+        let representation_bf = exact(&representations[0].narrow(0, 0, rows));
         let probe = self.probe.as_ref().zip(part.labels_b.as_ref()).map(|(probe, labels)| {
             probe.look(&self.online, &representation_bf, labels, self.global_batch())
         });
@@ -269,7 +222,7 @@ impl Byol {
             probe,
         };
         let turn = part.turn;
-        Ok((seen, Tape { turn, encoder, projector, predictor, representation_bf }))
+        Ok((seen, Tape { turn, grouping, encoder, projector, predictor, representation_bf }))
     }
 
     /// Adds the gradient of the loss to that of the micro-batches before, and the figures of the report to
@@ -286,7 +239,7 @@ impl Byol {
         let tail = self.tail(seen, loss, wants_stop);
         let mut pass = Backward {
             weights: Weights::new(&self.online, working(self.working.as_ref())[0]),
-            images: self.micro_batch(),
+            grouping: tape.grouping,
             sink: Gradients::new(
                 &mut self.gradients,
                 &self.plan,

@@ -102,6 +102,11 @@ impl Running {
         Self { flat: Tensor::from_slice(&values) }
     }
 
+    /// Makes all of it 0.
+    pub(crate) fn clear(&mut self) {
+        let _cleared = self.flat.zero_();
+    }
+
     /// All of it.
     pub(crate) fn flat(&self) -> &Tensor {
         &self.flat

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::byol::ModelSpec;
+use crate::spec::ModelSpec;
 use crate::store::signed;
 
 /// A rank's part of one global batch: two views of every image.

@@ -1,4 +1,4 @@
-//! One global batch, however it is cut: into micro-batches, and over ranks.
+//! One global batch, however it is cut: into micro-batches, over ranks, and into groups of batch norm.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a failure is the test's")]
 
@@ -203,4 +203,42 @@ fn micro_batches_do_not_depend_on_the_world() {
     let optimizer = Optimizer { trust: None, momentum: 0.9, nesterov: true, weight_decay: 1e-4 };
     let spec = ModelSpec { optimizer, ..spec_of(SLOTS, 2) };
     assert_the_world_does_not_matter(&spec, &[&[0..3, 3..6], &[0..4, 4..6], &[0..1, 1..2, 2..6]]);
+}
+
+#[test]
+fn groups_of_batch_norm_do_not_depend_on_the_world() {
+    let optimizer = Optimizer { trust: None, momentum: 0.9, nesterov: false, weight_decay: 1e-4 };
+    for accumulate in [1, 2] {
+        let spec = ModelSpec { optimizer, bn_group: 2, ..spec_of(SLOTS, accumulate) };
+        assert_the_world_does_not_matter(
+            &spec,
+            &[&[0..2, 2..6], &[0..4, 4..6], &[0..2, 2..4, 4..6]],
+        );
+    }
+}
+
+#[test]
+fn one_group_of_all_lanes_is_the_global_batch() {
+    let state = |bn_group| {
+        let spec = ModelSpec { bn_group, ..spec_of(SLOTS, 1) };
+        train(&spec, &(0..LANES), &mut alone())
+    };
+    assert_eq!(state(LANES), state(0));
+}
+
+#[test]
+fn each_group_is_normalized_as_if_it_were_alone() {
+    let still = Rates { learning_rate: 0.0, decay: 1.0 };
+    let run = |spec: &ModelSpec, lanes: Range<u32>| {
+        let mut model = Byol::new(spec.clone(), 3);
+        let outcome = step(&mut model, &views(spec, lanes, WHOLE), still, false, &mut alone());
+        let Outcome::Applied(report) = outcome.unwrap() else { panic!("it is finite") };
+        (report.loss, flat(&model, "online_running"))
+    };
+    let (loss, running) = run(&ModelSpec { bn_group: 3, ..spec_of(SLOTS, 1) }, 0..LANES);
+    let half = ModelSpec { global_batch: 3 * SLOTS, lanes: 3, ..spec_of(SLOTS, 1) };
+    let (first, second) = (run(&half, 0..3), run(&half, 3..6));
+    assert!((loss - (first.0 + second.0) / 2.0).abs() < 1e-12, "{loss}");
+    let mean: Vec<f64> = first.1.iter().zip(&second.1).map(|(a, b)| (a + b) / 2.0).collect();
+    assert_close(&running, &mean, 1e-13, "running averages");
 }

@@ -89,6 +89,12 @@ fn every_gradient_with_same_padding_matches_finite_differences() {
 }
 
 #[test]
+fn every_gradient_with_groups_of_batch_norm_matches_finite_differences() {
+    let spec = ModelSpec { bn_group: 3, ..spec(BlockKind::Basic, Stem::Small) };
+    gradients_match_finite_differences(spec);
+}
+
+#[test]
 fn a_step_that_is_not_finite_moves_nothing() {
     let spec = spec(BlockKind::Basic, Stem::Small);
     let mut model = Byol::new(spec.clone(), 3);

@@ -29,6 +29,7 @@ pub(crate) fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
         target_init: TargetInit::Copy,
         bn_eps: 1e-5,
         bn_decay: 0.9,
+        bn_group: 0,
         optimizer: Optimizer { trust: None, momentum: 0.0, nesterov: false, weight_decay: 0.0 },
         global_batch: BATCH,
         lanes: BATCH,
