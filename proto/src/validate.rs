@@ -377,11 +377,6 @@ pub(crate) const RULES: &[Rule] = &[
         holds: |c| c.control.lease_ms > 2 * c.control.heartbeat_ms,
     },
     Rule {
-        keys: &["audit.steps", "schedule.accumulate"],
-        sentence: "an audited step is recomputed as one batch: audit no steps, or set the second to 1",
-        holds: |c| c.audit.steps.is_empty() || c.schedule.accumulate == 1,
-    },
-    Rule {
         keys: &["audit.steps", "audit.dir"],
         sentence: "an audit needs both steps and a folder; give both or neither",
         holds: |c| c.audit.steps.is_empty() == c.audit.dir.is_empty(),

@@ -122,19 +122,26 @@ def updated(weight, gradient, momentum, meta):
     return weight - meta["eta"] * step, momentum
 
 
-def run_step(before, views, meta):
-    """All that a step makes of `before` and the two views, by name."""
+def run_step(before, micro_batches, meta):
+    """All that a step makes of `before` and micro-batches of two views, by name.
+
+    Each micro-batch is normalized by itself and moves the running averages; weights move once.
+    """
     part = lambda prefix: {n.removeprefix(prefix): t for n, t in before.items() if n.startswith(prefix)}
     online, target = Network(part("online."), meta), Network(part("target."), meta)
     momentum = part("momentum.online.")
 
-    with torch.no_grad():
-        z1, z2 = [target.project(view) for view in views]  # view 1 first: running averages depend on the order
     leaves = {name: weight.requires_grad_() for name, weight in online.weights.items()}
-    q1, q2 = [online.head("predictor", online.project(view)) for view in views]
-    losses = loss_per_image(q1, z2) + loss_per_image(q2, z1)
+    outputs = []
+    for views in micro_batches:
+        with torch.no_grad():
+            z1, z2 = [target.project(view) for view in views]  # view 1 first: running averages depend on it
+        q1, q2 = [online.head("predictor", online.project(view)) for view in views]
+        losses = loss_per_image(q1, z2) + loss_per_image(q2, z1)
+        outputs.append({"q1": q1, "q2": q2, "z1": z1, "z2": z2, "losses": losses})
+    loss = torch.cat([output["losses"] for output in outputs]).mean()
     hidden = [x for _, x in online.hidden]
-    found = torch.autograd.grad(losses.mean(), [*leaves.values(), *hidden])
+    found = torch.autograd.grad(loss, [*leaves.values(), *hidden])
     gradients = dict(zip(leaves, found))
     terms = {}
     for (name, _), gradient in zip(online.hidden, found[len(leaves) :]):
@@ -154,8 +161,8 @@ def run_step(before, views, meta):
         after |= {f"online.{name}": t for name, t in online.running.items()}
         after |= {f"target.{name}": t for name, t in target.running.items()}
     return {
-        "outputs": {name: t.detach() for name, t in zip(("q1", "q2", "z1", "z2"), (q1, q2, z1, z2))},
-        "losses": losses.detach(),
+        # Of every micro-batch.
+        "outputs": {name: [output[name].detach() for output in outputs] for name in outputs[0]},
         "gradients": {f"online.{name}": gradient for name, gradient in gradients.items()},
         "after": after,
         # Of each bias's gradient, a sum over the batch: the sum of the absolute values.

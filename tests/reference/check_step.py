@@ -81,8 +81,8 @@ def read_meta(folder):
         raise Unusable(f"{folder} is no audited step: {error}") from error
     if meta["architecture"] not in DEPTHS or meta["dtype"] not in TOLERANCES:
         raise Unusable(f"{folder}: architecture {meta['architecture']} in {meta['dtype']} is not known here")
-    if meta.get("accumulate", 1) != 1 or meta.get("bn_group", 0) != 0:
-        raise Unusable(f"{folder}: micro-batches and batch norm over groups are not recomputed here")
+    if meta.get("bn_group", 0) != 0:
+        raise Unusable(f"{folder}: batch norm over groups of lanes is not recomputed here")
     return meta
 
 
@@ -107,10 +107,21 @@ class Dump:
     def recompute(self, dtype, memory_format=torch.contiguous_format):
         before = {name: tensor.to(dtype) for name, tensor in self.before.items()}
         views = [self.batch[name].to(dtype, memory_format=memory_format) for name in ("view1", "view2")]
-        found = run_step(before, views, self.meta)
+        micro_batches = zip(*(self.cut(view) for view in views))
+        found = run_step(before, micro_batches, self.meta)
+        found["outputs"] = {name: self.join(parts) for name, parts in found["outputs"].items()}
         terms = found.pop("terms")
-        parts = found.pop("losses").split(self.meta["samples_per_rank"])
+        parts = found["outputs"].pop("losses").split(self.meta["samples_per_rank"])
         return found | {"loss": self.with_mean(torch.stack([part.sum() for part in parts]))}, terms
+
+    def cut(self, rows):
+        """Micro-batch m takes the m-th part of every lane."""
+        lanes = rows.unflatten(0, (-1, self.meta["samples_per_lane"]))
+        return [part.flatten(0, 1) for part in lanes.chunk(self.meta["accumulate"], 1)]
+
+    def join(self, parts):
+        length = self.meta["samples_per_lane"] // self.meta["accumulate"]
+        return torch.cat([part.unflatten(0, (-1, length)) for part in parts], 1).flatten(0, 1)
 
     def recompute_in_float32(self):
         """As PyTorch computes by default, with channels-last images, and without oneDNN."""

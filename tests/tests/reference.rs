@@ -91,12 +91,13 @@ fn steps_of_a_resnet18_in_f64_are_pytorchs_in_any_world() {
         .check();
 }
 
-/// Narrow, and 8 images: with few activations none is likely to lie closer to a ReLU's kink than rounding.
+/// Narrow, and 8 images: with few activations hardly one lies closer to a ReLU's kink than rounding. Without
+/// kinks errors are 1e-5 to 4e-5; PyTorch's own are larger.
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn steps_of_a_resnet18_in_f32_are_pytorchs_in_any_world() {
     let settings = &[RESNET18, &["model.width=0.125", "schedule.global_batch=8"][..]];
-    Case { settings, ..Case::default() }.check();
+    Case { settings, flags: "--or-as-pytorch 2", ..Case::default() }.check();
 }
 
 #[test]
@@ -126,6 +127,13 @@ fn steps_of_a_resnet50_in_f64_are_pytorchs_in_any_world() {
 fn steps_of_a_resnet50_in_f32_are_as_exact_as_pytorchs_in_any_world() {
     let (settings, flags) = (&[RESNET50, &["model.width=0.25"][..]], "--or-as-pytorch 2");
     Case { settings, flags, ..Case::default() }.check();
+}
+
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_of_two_micro_batches_are_pytorchs() {
+    let settings = &[RESNET18, &["model.width=0.25", "model.dtype=f64", "schedule.accumulate=2"]];
+    Case { worlds: &[3], settings, ..Case::default() }.check();
 }
 
 #[test]

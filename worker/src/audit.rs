@@ -52,6 +52,8 @@ struct Meta<'a> {
     step: u64,
     world: usize,
     samples_per_rank: Vec<u32>,
+    samples_per_lane: u32,
+    accumulate: u32,
     global_batch: u32,
     tau: f64,
     eta: f64,
@@ -150,13 +152,21 @@ fn named(prefix: &str, tensors: Named) -> impl Iterator<Item = (String, Tensor)>
 fn seen(recording: &Recording, facts: &Facts<'_>) -> Named {
     let batch = facts.batch;
     let ids: Vec<i64> = batch.sample_ids.iter().map(|id| id.0.cast_signed()).collect();
-    let kind = recording.predictions_vbd.kind();
+    let kind = recording.gradients.kind();
     let side = i64::from(facts.config.data.image_size);
     let view = |pixels: &[f32]| {
         let images = Tensor::from_slice(pixels).view([-1, side, side, 3]).permute([0, 3, 1, 2]);
         owned(&images.to_kind(kind))
     };
-    let half = |both_vbd: &Tensor, index: usize| owned(&both_vbd.chunk(2, 0)[index]);
+    // Micro-batch m took the m-th part of every lane; put together they are in the order of the samples.
+    let lanes = i64::from(facts.world.members[facts.world.rank.0 as usize].lanes.count);
+    let half = |micro_batches_vbd: &[Tensor], index: usize| {
+        let of_lanes = micro_batches_vbd.iter().map(|both| {
+            let rows = &both.chunk(2, 0)[index];
+            rows.reshape([lanes, -1, rows.size()[1]])
+        });
+        owned(&Tensor::cat(&of_lanes.collect::<Vec<_>>(), 1).flatten(0, 1))
+    };
     let loss_sum = recording.loss * f64::from(facts.config.schedule.global_batch);
     let tensors = [
         ("view1", view(&batch.view_one)),
@@ -173,12 +183,17 @@ fn seen(recording: &Recording, facts: &Facts<'_>) -> Named {
 
 fn meta<'a>(facts: &Facts<'a>) -> Meta<'a> {
     let RunConfig { model, optimizer, data, schedule, .. } = facts.config;
-    let per_lane = schedule.global_batch / data.lanes;
+    let samples_per_lane = schedule.global_batch / data.lanes;
     let members = &facts.world.members;
     Meta {
         step: facts.plan.step.0,
         world: members.len(),
-        samples_per_rank: members.iter().map(|member| member.lanes.count * per_lane).collect(),
+        samples_per_rank: members
+            .iter()
+            .map(|member| member.lanes.count * samples_per_lane)
+            .collect(),
+        samples_per_lane,
+        accumulate: schedule.accumulate,
         global_batch: schedule.global_batch,
         tau: facts.plan.decay,
         eta: facts.plan.learning_rate,

@@ -12,7 +12,7 @@ use crate::layout::Layout;
 use crate::loss;
 use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
-use crate::recording::Recorder;
+use crate::recording::Recording;
 use crate::resnet::{self, ResNet};
 use crate::spec::ModelSpec;
 use crate::store::{Running, Store, signed};
@@ -87,7 +87,8 @@ pub struct Byol {
     running: [Running; 2],
     /// Running averages as they will be once the step in flight, so far, is applied.
     next_running: Option<[Running; 2]>,
-    pub(crate) recorder: Recorder,
+    /// Of the step in flight, if it was asked for.
+    pub(crate) recording: Option<Recording>,
 }
 
 /// Numbers at the head of the tail, before the sums of the spread: loss, stop, probe loss, images the probe got right.
@@ -128,7 +129,7 @@ impl Byol {
             gradients: store(all, layout.len() + tail),
             running: [Running::new(&layout), Running::new(&layout)],
             next_running: None,
-            recorder: Recorder::default(),
+            recording: None,
             spec,
             layout,
             encoder,
@@ -258,7 +259,9 @@ impl Byol {
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
         pass.sink.finish()?;
-        self.recorder.record(seen, loss, &self.gradients);
+        if let Some(recording) = &mut self.recording {
+            recording.add(seen, loss, &self.gradients);
+        }
         Ok(())
     }
 

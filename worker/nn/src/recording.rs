@@ -11,49 +11,39 @@ use crate::store::Store;
 /// A recorded step of one rank.
 #[derive(Debug)]
 pub struct Recording {
-    /// q of this rank's samples, `[2B, d]`: view 1, then view 2.
-    pub predictions_vbd: Tensor,
+    /// q of this rank's samples, for each micro-batch: view 1, then view 2.
+    pub predictions_vbd: Vec<Tensor>,
     /// z′ in the same order.
-    pub target_projections_vbd: Tensor,
+    pub target_projections_vbd: Vec<Tensor>,
     /// This rank's share of the loss: the sum over its samples, divided by N.
     pub loss: f64,
     /// Gradients in the order of the flat buffers, summed over all ranks: the mean over N samples.
     pub gradients: Tensor,
 }
 
-/// Keeps what the next step sees, if asked to.
-#[derive(Debug, Default)]
-pub(crate) enum Recorder {
-    #[default]
-    Off,
-    Asked,
-    Done(Recording),
-}
+impl Recording {
+    fn begun() -> Self {
+        let (predictions_vbd, target_projections_vbd) = (Vec::new(), Vec::new());
+        Self { predictions_vbd, target_projections_vbd, loss: 0.0, gradients: Tensor::new() }
+    }
 
-impl Recorder {
-    pub(crate) fn record(&mut self, seen: &Seen, loss: f64, gradients: &Store) {
-        if matches!(self, Self::Asked) {
-            *self = Self::Done(Recording {
-                predictions_vbd: seen.predictions.copy(),
-                target_projections_vbd: seen.target_projections.copy(),
-                loss,
-                gradients: gradients.flat().copy(),
-            });
-        }
+    /// Adds a micro-batch. The gradients are whole behind the last one.
+    pub(crate) fn add(&mut self, seen: &Seen, loss: f64, gradients: &Store) {
+        self.predictions_vbd.push(seen.predictions.copy());
+        self.target_projections_vbd.push(seen.target_projections.copy());
+        self.loss += loss;
+        self.gradients = gradients.flat().copy();
     }
 }
 
 impl Byol {
     /// Makes the next step leave a [`Recording`].
     pub fn record_next_step(&mut self) {
-        self.recorder = Recorder::Asked;
+        self.recording = Some(Recording::begun());
     }
 
-    /// The recorded step; `None` if it did not come so far, or none was asked for.
+    /// The recorded step; `None` if none was asked for.
     pub fn take_recording(&mut self) -> Option<Recording> {
-        match std::mem::take(&mut self.recorder) {
-            Recorder::Done(recording) => Some(recording),
-            Recorder::Off | Recorder::Asked => None,
-        }
+        self.recording.take()
     }
 }

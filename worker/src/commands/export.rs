@@ -95,7 +95,7 @@ fn state_dict(model: &Byol, side: Side, step: u64) -> Named {
     tensors
 }
 
-/// How the model is made that takes the weights; torchvision's has no factor on all channels.
+/// How the model is made that takes the weights, or why there is none.
 pub(crate) fn torchvision_model(config: &RunConfig) -> Result<String, Misuse> {
     let model = &config.model;
     if (model.width - 1.0).abs() > 0.0 {
@@ -104,6 +104,11 @@ pub(crate) fn torchvision_model(config: &RunConfig) -> Result<String, Misuse> {
              only runs with model.width = 1 can be exchanged with it",
             model.width
         )));
+    }
+    if model.padding == config::Padding::Same {
+        let problem = "model.padding = same puts pixels elsewhere than torchvision's ResNet does: its features \
+                       would be others; only runs with model.padding = torchvision can be exchanged with it";
+        return Err(Misuse(problem.to_owned()));
     }
     let constructor = match model.arch {
         config::Arch::Resnet18 => "torchvision.models.resnet18()",
@@ -150,9 +155,11 @@ mod tests {
     }
 
     #[test]
-    fn a_width_that_torchvision_has_no_place_for_is_refused() {
-        let config = testing::tiny_config();
-        let problem = torchvision_model(&config).unwrap_err().to_string();
-        assert!(problem.contains("model.width = 0.0625"), "{problem}");
+    fn what_torchvision_has_no_place_for_is_refused() {
+        let mut config = testing::tiny_config();
+        let problem = |config: &RunConfig| torchvision_model(config).unwrap_err().to_string();
+        assert!(problem(&config).contains("model.width = 0.0625"), "{}", problem(&config));
+        (config.model.width, config.model.padding) = (1.0, config::Padding::Same);
+        assert!(problem(&config).contains("model.padding = same"), "{}", problem(&config));
     }
 }
