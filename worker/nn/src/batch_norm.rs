@@ -83,9 +83,9 @@ impl BatchNorm {
         kernels::normalize(x, moments, (&gamma, &beta), after)
     }
 
-    /// The output once more, bit for bit, where a ReLU and nothing else followed.
-    pub(crate) fn output(&self, pass: &Backward<'_>, saved: &Saved) -> Tensor {
-        self.normalize(pass.weights, &saved.x, &saved.moments, After::Relu)
+    /// The output once more, bit for bit.
+    pub(crate) fn output(&self, pass: &Backward<'_>, saved: &Saved, after: After<'_>) -> Tensor {
+        self.normalize(pass.weights, &saved.x, &saved.moments, after)
     }
 
     /// Takes the gradient of the output, and the output `y` where a ReLU followed; returns the gradients of

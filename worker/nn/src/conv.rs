@@ -70,9 +70,14 @@ impl ConvBn {
         })
     }
 
-    /// The output once more, bit for bit, where [`Activation::Relu`] followed.
-    pub(crate) fn output(&self, pass: &Backward<'_>, saved: &batch_norm::Saved) -> Tensor {
-        self.bn.output(pass, saved)
+    /// The output once more, bit for bit.
+    pub(crate) fn output(
+        &self,
+        pass: &Backward<'_>,
+        saved: &batch_norm::Saved,
+        after: After<'_>,
+    ) -> Tensor {
+        self.bn.output(pass, saved, after)
     }
 
     /// Takes input and output (the latter where a ReLU followed) and the gradient of the output; returns the

@@ -12,7 +12,7 @@ use tch::Tensor;
 
 use crate::batch_norm;
 use crate::conv::{Activation, ConvBn, Shape};
-use crate::kernels;
+use crate::kernels::{self, After};
 use crate::layout::Layout;
 use crate::pass::{Backward, Forward};
 use crate::window::{Padding, Window};
@@ -152,8 +152,11 @@ impl ResNet {
             xs = pooled.into_iter().map(|(y, _)| kernels::rows(&y)).collect();
         }
         let mut saved = Vec::new();
-        for block in &self.blocks {
-            let (ys, kept) = block.forward(pass, &xs)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let (ys, mut kept) = block.forward(pass, &xs)?;
+            if !pass.recompute || index == 0 || block.shortcut.is_some() {
+                kept.input = Some(xs[0].shallow_clone());
+            }
             if pass.keeps() {
                 saved.push(kept);
             }
@@ -172,13 +175,15 @@ impl ResNet {
         saved: Saved,
         dy: &Tensor,
     ) -> Result<(), CollectiveError> {
-        let Saved { images, stem, indices, blocks, mut last } = saved;
-        let size = last.size();
+        let Saved { images, stem, indices, mut blocks, last: mut y } = saved;
+        let size = y.size();
         let spread = (dy / (size[2] * size[3])).unsqueeze(-1).unsqueeze(-1).expand(&size, false);
         let mut dy = kernels::rows(&spread);
-        for (block, saved) in self.blocks.iter().zip(blocks).rev() {
-            dy = block.backward(pass, &saved, &last, dy)?;
-            last = saved.input;
+        for (index, block) in self.blocks.iter().enumerate().rev() {
+            let x = self.input_of(pass, &mut blocks, index);
+            let saved = blocks.pop().expect("one for every block");
+            dy = block.backward(pass, &saved, (&x, &y), dy)?;
+            y = x;
         }
         if let Some((window, indices)) = self.pool.zip(indices) {
             // Only the shape of what was pooled counts.
@@ -187,6 +192,19 @@ impl ResNet {
         let y = stem.output(pass, &self.stem);
         let _unused = self.stem.backward(pass, &stem.bn, (&images, Some(&y)), dy, false)?;
         Ok(())
+    }
+
+    /// Input of block `index`. If it was not kept, it is computed again from the last one that was, and so
+    /// are those between.
+    fn input_of(&self, pass: &Backward<'_>, saved: &mut [BlockSaved], index: usize) -> Tensor {
+        let kept = |index: &usize| saved[*index].input.is_some();
+        let from = (0..=index).rev().find(kept).expect("the first block's is kept");
+        for below in from..index {
+            let x = saved[below].input.as_ref().expect("kept, or made in the turn before");
+            let y = self.blocks[below].output(pass, &saved[below], x);
+            saved[below + 1].input = Some(y);
+        }
+        saved[index].input.take().expect("kept, or made in the last turn")
     }
 }
 
@@ -200,7 +218,8 @@ struct Block {
 /// What backward needs; the block's output is the next one's input.
 #[derive(Debug)]
 struct BlockSaved {
-    input: Tensor,
+    /// `None`: computed again when it is needed.
+    input: Option<Tensor>,
     first: Vec<Unit>,
     last: batch_norm::Saved,
     shortcut: Option<batch_norm::Saved>,
@@ -220,7 +239,8 @@ impl Unit {
     }
 
     fn output(&self, pass: &Backward<'_>, layer: &ConvBn) -> Tensor {
-        self.output.as_ref().map_or_else(|| layer.output(pass, &self.bn), Tensor::shallow_clone)
+        let again = || layer.output(pass, &self.bn, After::Relu);
+        self.output.as_ref().map_or_else(again, Tensor::shallow_clone)
     }
 }
 
@@ -279,26 +299,34 @@ impl Block {
             None => (xs.iter().map(Tensor::shallow_clone).collect(), None),
         };
         let (ys, last) = last.forward(pass, &hs, Activation::AddRelu(&residuals))?;
-        Ok((ys, BlockSaved { input: xs[0].shallow_clone(), first, last, shortcut }))
+        Ok((ys, BlockSaved { input: None, first, last, shortcut }))
+    }
+
+    /// The output once more, bit for bit.
+    fn output(&self, pass: &Backward<'_>, saved: &BlockSaved, x: &Tensor) -> Tensor {
+        let last = self.units.last().expect("a block has units");
+        let shortcut = self.shortcut.as_ref().zip(saved.shortcut.as_ref());
+        let residual = shortcut.map(|(layer, bn)| layer.output(pass, bn, After::Nothing));
+        last.output(pass, &saved.last, After::AddRelu(residual.as_ref().unwrap_or(x)))
     }
 
     fn backward(
         &self,
         pass: &mut Backward<'_>,
         saved: &BlockSaved,
-        y: &Tensor,
+        (input, y): (&Tensor, &Tensor),
         dy: Tensor,
     ) -> Result<Tensor, CollectiveError> {
         let (last, layers) = self.units.split_last().expect("a block has units");
         let input_of = |pass: &Backward<'_>, index: usize| match index.checked_sub(1) {
             Some(below) => saved.first[below].output(pass, &layers[below]),
-            None => saved.input.shallow_clone(),
+            None => input.shallow_clone(),
         };
         let mut x = input_of(pass, layers.len());
         let (dx, mut d_shortcut) = last.backward(pass, &saved.last, (&x, Some(y)), dy, true)?;
         let mut dx = dx.expect("asked for");
         if let (Some(layer), Some(bn)) = (&self.shortcut, &saved.shortcut) {
-            let gradients = layer.backward(pass, bn, (&saved.input, None), d_shortcut, true)?;
+            let gradients = layer.backward(pass, bn, (input, None), d_shortcut, true)?;
             d_shortcut = gradients.0.expect("asked for");
         }
         for (index, (layer, unit)) in layers.iter().zip(&saved.first).enumerate().rev() {
