@@ -12,6 +12,11 @@ use worker::Meters;
 use worker::cli::{Cli, Command};
 use worker::commands::{self, bench, eval, export, import, pack, report, verify};
 
+/// For libtorch too. Every step allocates and frees the same activations, so freed memory is kept, in huge pages
+/// (`.cargo/config.toml`): glibc's allocator maps large blocks anew each time, or keeps them in fragments.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

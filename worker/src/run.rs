@@ -33,7 +33,7 @@ pub fn run(args: &TrainArgs, meters: &Arc<Meters>) -> Result<Exit, Failure> {
 fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
     let dataset = Arc::new(Dataset::open(&args.data)?);
     let device = choose_device(&args.device)?;
-    prepare_engine(args.threads)?;
+    set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
     let target = target(args, &dataset, device);
     let equipment = Equipment {
@@ -139,10 +139,8 @@ fn choose_device(name: &str) -> Result<Device, Misuse> {
     }
 }
 
-/// What comes before the first tensor and the first thread. Of `threads`, 0 leaves the choice to the
-/// libraries: one per core.
-pub(crate) fn prepare_engine(threads: usize) -> anyhow::Result<()> {
-    lockstep_nn::keep_freed_memory();
+/// 0 leaves the choice to the libraries: one thread per core.
+pub(crate) fn set_threads(threads: usize) -> anyhow::Result<()> {
     if threads == 0 {
         return Ok(());
     }

@@ -3,10 +3,6 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 #include <cstdint>
 #include <cstdio>
 #include <exception>
@@ -47,19 +43,6 @@ void lockstep_parallel_for(int64_t count, void (*body)(const void*, int64_t), co
   at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t index = begin; index < end; ++index) body(context, index);
   });
-}
-
-// Every step allocates and frees the same activations: keep freed memory instead of giving it back to the
-// system, which would clear every page again. That takes one heap for all threads, since only the main one can
-// hold large blocks without mapping each anew. To be called before other threads allocate; elsewhere than with
-// glibc, nothing happens.
-void lockstep_keep_freed_memory() {
-#ifdef __GLIBC__
-  mallopt(M_ARENA_MAX, 1);
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, 2047 << 20);
-  mallopt(M_TOP_PAD, 64 << 20);
-#endif
 }
 
 }

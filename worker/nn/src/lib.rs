@@ -51,6 +51,6 @@ pub use recording::Recording;
 pub use resnet::{BlockKind, ResNetSpec, Stem};
 pub use spec::ModelSpec;
 pub use step::{Outcome, Rates, step};
-pub use tensor::{Scalar, host, host_bytes, keep_freed_memory};
+pub use tensor::{Scalar, host, host_bytes};
 pub use views::Views;
 pub use window::Padding;

@@ -166,8 +166,6 @@ unsafe extern "C" {
         body: extern "C" fn(*const c_void, i64),
         context: *const c_void,
     );
-
-    fn lockstep_keep_freed_memory();
 }
 
 /// `body(index)` for every index below `count`, on ATen's threads, in order of the index.
@@ -204,13 +202,6 @@ fn parallel_for(count: usize, body: Body<'_>) {
     // SAFETY: the callee calls `call` with this context until it returns, never after; `Sync` lets it do so
     // from several threads; a panic in `body` ends the process at the border of `extern "C"`.
     unsafe { lockstep_parallel_for(count, call, (&raw const body).cast()) }
-}
-
-/// Makes the C library keep the memory that a step frees for the next step, process-wide. To be called before
-/// other threads are started.
-pub fn keep_freed_memory() {
-    // SAFETY: takes nothing and sets three tunables of the allocator, which is thread-safe.
-    unsafe { lockstep_keep_freed_memory() }
 }
 
 /// Takes over a tensor that the fence allocated.

@@ -21,7 +21,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use super::stopwatch::{Stopwatch, Times};
 use crate::commands::output::Format;
 use crate::engine;
-use crate::run::prepare_engine;
+use crate::run::set_threads;
 
 /// Spans of the engine that the breakdown is made of; none of them is inside of another.
 const PARTS: &[&str] =
@@ -83,7 +83,7 @@ struct Figures {
 /// Measures, and prints the figures of rank 0.
 pub(super) fn run(args: &StepArgs) -> anyhow::Result<ExitCode> {
     let config = configuration(args)?;
-    prepare_engine(args.threads)?;
+    set_threads(args.threads)?;
     let (times, parts) = measure(args, &config).context("run the steps")?;
     let figures = figures(args, times, &parts);
     Format::from_flag(args.json).print(&text(&figures), &figures)?;
