@@ -131,6 +131,11 @@ fn a_stopped_run_of_one_goes_on_as_if_it_had_not_stopped() {
 }
 
 #[test]
+fn a_stopped_run_in_sixteen_bits_goes_on_as_if_it_had_not_stopped() {
+    a_stopped_run_goes_on_as_if_it_had_not_stopped(1, &["--set", "model.dtype=bf16"]);
+}
+
+#[test]
 fn a_stopped_run_of_two_with_micro_batches_goes_on_as_if_it_had_not_stopped() {
     a_stopped_run_goes_on_as_if_it_had_not_stopped(
         2,

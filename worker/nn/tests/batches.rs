@@ -10,6 +10,7 @@ use lockstep_collective::{AbortHandle, HostListener, Rank, WorldSpec};
 use lockstep_nn::{
     BlockKind, Byol, Communicators, ModelSpec, Optimizer, Outcome, Rates, Stem, Views, host, step,
 };
+use tch::Kind;
 
 mod support;
 
@@ -47,6 +48,15 @@ fn views(spec: &ModelSpec, lanes: Range<u32>, slots: Range<u32>) -> Views {
 fn flat(model: &Byol, name: &str) -> Vec<f64> {
     let state = model.state();
     host::<f64>(state.iter().find(|(found, _)| *found == name).unwrap().1).to_vec()
+}
+
+/// A model of another seed that takes over the state, as from a checkpoint.
+fn resumed(spec: &ModelSpec, model: &Byol) -> Byol {
+    let mut next = Byol::new(spec.clone(), 4);
+    for ((_, to), (_, from)) in next.state_mut().into_iter().zip(model.state()) {
+        to.copy_(from);
+    }
+    next
 }
 
 fn assert_close(a: &[f64], b: &[f64], tolerance: f64, what: &str) {
@@ -87,10 +97,7 @@ fn running_averages_move_once_for_every_micro_batch() {
     let after = |steps: Vec<(ModelSpec, Range<u32>)>| {
         let mut model = Byol::new(spec_of(SLOTS, 1), 3);
         for (spec, slots) in steps {
-            let mut next = Byol::new(spec.clone(), 3);
-            for ((_, to), (_, from)) in next.state_mut().into_iter().zip(model.state()) {
-                to.copy_(from);
-            }
+            let mut next = resumed(&spec, &model);
             let views = views(&spec, 0..LANES, slots);
             step(&mut next, &views, still, false, &mut alone()).unwrap();
             model = next;
@@ -152,8 +159,11 @@ fn train(spec: &ModelSpec, lanes: &Range<u32>, comm: &mut Communicators) -> Vec<
     model.state().map(|(_, flat)| host::<f64>(flat).to_vec()).into()
 }
 
-/// The same in a world whose ranks, threads, hold these lanes; the state of each.
-fn train_in_world(spec: &ModelSpec, dealt: &[Range<u32>]) -> Vec<Vec<Vec<f64>>> {
+/// What `body` returns on every rank of a world whose ranks, threads, hold these lanes.
+fn in_world<R: Send>(
+    dealt: &[Range<u32>],
+    body: impl Fn(&Range<u32>, &mut Communicators) -> R + Copy + Send,
+) -> Vec<R> {
     let any_port = "127.0.0.1:0".parse().unwrap();
     let listeners: Vec<_> = dealt.iter().map(|_| HostListener::bind(any_port).unwrap()).collect();
     let peers: Vec<_> = listeners.iter().map(HostListener::local_addr).collect();
@@ -176,7 +186,7 @@ fn train_in_world(spec: &ModelSpec, dealt: &[Range<u32>]) -> Vec<Vec<Vec<f64>>> 
                     let mut channels = listener.connect(&world, &AbortHandle::new()).unwrap();
                     let gradients = Box::new(channels.pop().unwrap());
                     let statistics = Box::new(channels.pop().unwrap());
-                    train(spec, lanes, &mut Communicators { statistics, gradients })
+                    body(lanes, &mut Communicators { statistics, gradients })
                 })
             })
             .collect();
@@ -188,7 +198,7 @@ fn train_in_world(spec: &ModelSpec, dealt: &[Range<u32>]) -> Vec<Vec<Vec<f64>>> 
 fn assert_the_world_does_not_matter(spec: &ModelSpec, worlds: &[&[Range<u32>]]) {
     let alone = train(spec, &(0..LANES), &mut alone());
     for dealt in worlds {
-        let ranks = train_in_world(spec, dealt);
+        let ranks = in_world(dealt, |lanes, comm| train(spec, lanes, comm));
         for state in &ranks {
             assert_eq!(state, &ranks[0], "ranks differ in {dealt:?}");
         }
@@ -241,4 +251,39 @@ fn each_group_is_normalized_as_if_it_were_alone() {
     assert!((loss - (first.0 + second.0) / 2.0).abs() < 1e-12, "{loss}");
     let mean: Vec<f64> = first.1.iter().zip(&second.1).map(|(a, b)| (a + b) / 2.0).collect();
     assert_close(&running, &mean, 1e-13, "running averages");
+}
+
+/// Five global batches, the second with a NaN in lane 0; with `cut`, the third is followed by a restart.
+fn digest_after(spec: &ModelSpec, lanes: &Range<u32>, comm: &mut Communicators, cut: bool) -> u64 {
+    let mut model = Byol::new(spec.clone(), 3);
+    let numbers = images(lanes.clone(), WHOLE);
+    for batch in 0..5_u8 {
+        let mut first = pixels(&numbers, f32::from(batch));
+        if batch == 1 && lanes.contains(&0) {
+            first[17] = f32::NAN;
+        }
+        let labels = vec![0; numbers.len()];
+        let views = Views::new([&first, &pixels(&numbers, 5.0)], &labels, SIDE, spec);
+        let rates = Rates { learning_rate: 0.05, decay: 0.9 };
+        let outcome = step(&mut model, &views, rates, false, comm).unwrap();
+        assert_eq!(matches!(outcome, Outcome::Skipped(_)), batch == 1, "{outcome:?}");
+        if cut && batch == 2 {
+            model = resumed(spec, &model);
+        }
+    }
+    model.digest(4, 5)
+}
+
+#[test]
+fn a_restart_behind_a_skipped_step_changes_no_bit_of_any_type_or_world() {
+    let optimizer = Optimizer { trust: Some(1e-3), momentum: 0.9, ..spec_of(1, 1).optimizer };
+    for compute in [Kind::Float, Kind::BFloat16] {
+        let spec = ModelSpec { optimizer, kind: Kind::Float, compute, ..spec_of(SLOTS, 2) };
+        for dealt in [[0..LANES].as_slice(), &[0..4, 4..LANES]] {
+            let run = |cut| in_world(dealt, |lanes, comm| digest_after(&spec, lanes, comm, cut));
+            let whole = run(false);
+            assert!(whole.iter().all(|digest| *digest == whole[0]), "ranks differ: {compute:?}");
+            assert_eq!(run(true), whole, "{compute:?} {dealt:?}");
+        }
+    }
 }
