@@ -1,7 +1,7 @@
 # Any target can be the first command in a fresh clone: each one sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test reference demo demo-long lint fmt clean-demo
+.PHONY: help setup build test reference bench-step demo demo-long lint fmt clean-demo
 
 # Which libtorch: cpu or cuda. Empty keeps the one that is set up; the CPU one at first.
 TORCH ?=
@@ -20,6 +20,9 @@ test: setup ## Check everything: format, lints, docs, all tests (what CI runs)
 
 reference: setup ## Recompute steps of real runs with PyTorch (fetches it where there is none: 2.3 GB)
 	@deploy/reference.sh
+
+bench-step: build ## Time a step beside PyTorch's, in turn (BENCH="--arch resnet18 --size 96 --batch 32")
+	@deploy/reference.sh --bench-step $(BENCH)
 
 demo: build ## Train on real images for a few minutes; then see demo-out/report.html
 	deploy/demo.sh --preset demo --out demo-out

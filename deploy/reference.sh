@@ -3,6 +3,7 @@
 #
 #   deploy/reference.sh              with a PyTorch of its own in .venv-reference/: 2.3 GB to download at first
 #   deploy/reference.sh --if-found   with a PyTorch that is there already; otherwise it says so and does nothing
+#   deploy/reference.sh --bench-step ARGUMENTS   times a step beside PyTorch's instead (tests/reference/bench_step.py)
 #
 # LOCKSTEP_REFERENCE_PYTHON names a Python with torch, torchvision and safetensors to use instead.
 set -euo pipefail
@@ -21,6 +22,9 @@ main() {
     elif ! python=$(first_able); then
         set_up
         python=$VENV/bin/python
+    fi
+    if [ "${1:-}" = --bench-step ]; then
+        exec "$python" tests/reference/bench_step.py --worker "${CARGO_TARGET_DIR:-target}/release/worker" "${@:2}"
     fi
     echo "with PyTorch of $python"
     cargo build --package coordinator --package worker --bins

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lockstep_collective::{
-    AbortHandle, Collective, CollectiveError, HostListener, Rank, Solo, WorldSpec,
+    AbortHandle, Collective, CollectiveError, HostListener, Rank, Reduction, Solo, WorldSpec,
 };
 use lockstep_nn::{Byol, Communicators, Rates, Views, step};
 use lockstep_proto::config::RunConfig;
@@ -78,14 +78,26 @@ struct Figures {
     peak_memory_mib: Option<u64>,
     /// Mean milliseconds of a step in each part.
     milliseconds: Vec<(&'static str, f64)>,
+    /// Share of the gradients' all-reduce that backward hides, in a world of several ranks.
+    hidden_share: Option<f64>,
+}
+
+/// What a rank measured.
+struct Measured {
+    /// Of every step.
+    times: Vec<Duration>,
+    /// Of all steps.
+    parts: Times,
+    /// An all-reduce of all gradients with nothing beside it.
+    all_reduce_alone: Duration,
 }
 
 /// Measures, and prints the figures of rank 0.
 pub(super) fn run(args: &StepArgs) -> anyhow::Result<ExitCode> {
     let config = configuration(args)?;
     set_threads(args.threads)?;
-    let (times, parts) = measure(args, &config).context("run the steps")?;
-    let figures = figures(args, times, &parts);
+    let measured = measure(args, &config).context("run the steps")?;
+    let figures = figures(args, measured);
     Format::from_flag(args.json).print(&text(&figures), &figures)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -105,8 +117,8 @@ fn configuration(args: &StepArgs) -> anyhow::Result<RunConfig> {
     Ok(Layers { flags, ..Layers::default() }.resolve()?.config)
 }
 
-/// Duration of every step of rank 0, and where its time went in all of them.
-fn measure(args: &StepArgs, config: &RunConfig) -> Result<(Vec<Duration>, Times), CollectiveError> {
+/// What rank 0 measured.
+fn measure(args: &StepArgs, config: &RunConfig) -> Result<Measured, CollectiveError> {
     let any_port = "127.0.0.1:0".parse().expect("an address");
     let listeners: Vec<HostListener> =
         (0..args.world).map(|_| HostListener::bind(any_port)).collect::<Result<_, _>>()?;
@@ -130,8 +142,8 @@ fn measure(args: &StepArgs, config: &RunConfig) -> Result<(Vec<Duration>, Times)
             })
             .collect();
         let join = |rank: std::thread::ScopedJoinHandle<'_, _>| rank.join().expect("no panic");
-        let results: Vec<_> = ranks.into_iter().map(join).collect();
-        results.into_iter().reduce(Result::and).expect("at least one rank")
+        let measured: Vec<Measured> = ranks.into_iter().map(join).collect::<Result<_, _>>()?;
+        Ok(measured.into_iter().next().expect("at least one rank"))
     })
 }
 
@@ -141,7 +153,7 @@ fn steps_of_a_rank(
     config: &RunConfig,
     listener: &HostListener,
     spec: &WorldSpec,
-) -> Result<(Vec<Duration>, Times), CollectiveError> {
+) -> Result<Measured, CollectiveError> {
     let _no_grad = tch::no_grad_guard();
     let stopwatch = Stopwatch::new(PARTS);
     let subscriber = tracing_subscriber::registry().with(stopwatch.clone());
@@ -159,7 +171,21 @@ fn steps_of_a_rank(
         step(&mut model, &views, rates, false, &mut comm)?;
         times.push(started.elapsed());
     }
-    Ok((times.split_off(WARM_UP as usize), stopwatch.take()))
+    let (times, parts) = (times.split_off(WARM_UP as usize), stopwatch.take());
+    let mut gradients = vec![0.0_f32; model.layout().len()];
+    let mut alone = Vec::new();
+    for _ in 0..args.steps {
+        comm.gradients.barrier()?;
+        let started = Instant::now();
+        comm.gradients.all_reduce(gradients.as_mut_slice().into(), Reduction::Sum)?;
+        alone.push(started.elapsed());
+    }
+    Ok(Measured { times, parts, all_reduce_alone: median(&mut alone) })
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
 }
 
 fn communicators(
@@ -189,15 +215,17 @@ fn noise(args: &StepArgs, model: &Byol) -> Views {
     Views::new([&view(0), &view(7)], &labels, args.size, model.spec())
 }
 
-fn figures(args: &StepArgs, mut times: Vec<Duration>, parts: &Times) -> Figures {
+fn figures(args: &StepArgs, measured: Measured) -> Figures {
+    let Measured { mut times, parts, all_reduce_alone } = measured;
     let steps = f64::from(args.steps);
     let total = times.iter().sum::<Duration>();
     let other = total.saturating_sub(parts.values().sum());
     let mean = |time: Duration| time.as_secs_f64() * 1e3 / steps;
     let named =
         PARTS.iter().map(|name| (*name, mean(parts.get(name).copied().unwrap_or_default())));
-    times.sort_unstable();
-    let median = times[times.len() / 2].as_secs_f64();
+    let median = median(&mut times).as_secs_f64();
+    let waited = parts.get("all_reduce").copied().unwrap_or_default().as_secs_f64() / steps;
+    let hidden = 1.0 - (waited / all_reduce_alone.as_secs_f64()).min(1.0);
     Figures {
         arch: args.arch.clone(),
         size: args.size,
@@ -208,6 +236,7 @@ fn figures(args: &StepArgs, mut times: Vec<Duration>, parts: &Times) -> Figures 
         images_per_second: f64::from(args.batch * args.world) / median,
         peak_memory_mib: peak_memory_mib(),
         milliseconds: named.chain([("other", mean(other))]).collect(),
+        hidden_share: (args.world > 1).then_some(hidden),
     }
 }
 
@@ -233,7 +262,10 @@ fn text(figures: &Figures) -> String {
     let line = |(part, time): &(&str, f64)| {
         format!("  {part:<12} {time:>9.1} ms {:>5.1} %\n", 100.0 * time / total)
     };
-    head + &figures.milliseconds.iter().map(line).collect::<String>()
+    let hidden = figures.hidden_share.map_or_else(String::new, |share| {
+        format!("backward hides {:.0} % of the gradients' all-reduce\n", 100.0 * share)
+    });
+    head + &figures.milliseconds.iter().map(line).collect::<String>() + &hidden
 }
 
 #[cfg(test)]
@@ -260,14 +292,13 @@ mod tests {
         for (world, dtype) in [(1, "bf16"), (2, "f32")] {
             let args = args(world, dtype);
             let config = configuration(&args).unwrap();
-            let (times, parts) = measure(&args, &config).unwrap();
-            assert_eq!(times.len(), 2);
-            let measured = parts.values().sum::<Duration>();
-            assert!(
-                measured > Duration::ZERO && measured <= times.iter().sum::<Duration>(),
-                "{parts:?}"
-            );
-            let text = text(&figures(&args, times, &parts));
+            let measured = measure(&args, &config).unwrap();
+            assert_eq!(measured.times.len(), 2);
+            let named: Duration = measured.parts.values().sum();
+            let total: Duration = measured.times.iter().sum();
+            assert!(Duration::ZERO < named && named <= total, "{:?}", measured.parts);
+            let text = text(&figures(&args, measured));
+            assert_eq!(text.contains("hides"), world > 1, "{text}");
             assert!(text.contains("convolution") && text.contains("images/s"), "{text}");
         }
     }
