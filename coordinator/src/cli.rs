@@ -27,6 +27,8 @@ pub struct Cli {
 pub enum Command {
     /// Shows a run and its workers.
     Status(StatusArgs),
+    /// Shows what happened in a run: who came and left, worlds, failures, checkpoints.
+    Events(EventsArgs),
 }
 
 /// How to coordinate a run.
@@ -83,6 +85,23 @@ pub struct StatusArgs {
     /// One JSON object per line
     #[arg(long)]
     pub json: bool,
+    /// Where the coordinator listens
+    #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
+    pub addr: String,
+}
+
+/// Which events to show, and of whom.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Goes on with new events until the coordinator ends
+    #[arg(long)]
+    pub follow: bool,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    /// Leaves out the events before number N
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub since: u64,
     /// Where the coordinator listens
     #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
     pub addr: String,

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use futures_util::Stream;
-use futures_util::stream::unfold;
-use lockstep_proto::limits::SESSION_QUEUE;
+use futures_util::stream::{self, unfold};
+use futures_util::{Stream, StreamExt};
+use lockstep_core::EventLog;
+use lockstep_proto::limits::{MAX_EVENTS, SESSION_QUEUE};
 use lockstep_proto::server::{Outgoing, Refusal, SessionService, StatusService, WorkerMessages};
-use lockstep_proto::{CoordinatorMessage, Hello, RunStatus, WorkerStatus};
+use lockstep_proto::{CoordinatorMessage, Hello, RunEvent, RunStatus, WorkerStatus};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Shortest pace of `WatchRun`, whatever a caller asks for.
@@ -52,6 +53,7 @@ impl SessionService for Sessions {
 pub(crate) struct Answers {
     pub(crate) shell: mpsc::Sender<Request>,
     pub(crate) status: watch::Receiver<RunStatus>,
+    pub(crate) log: watch::Receiver<EventLog>,
 }
 
 impl StatusService for Answers {
@@ -75,6 +77,21 @@ impl StatusService for Answers {
         let (reply, answer) = oneshot::channel();
         self.shell.send(Request::Workers(reply)).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())
+    }
+
+    fn events(&self, since: u64) -> Vec<RunEvent> {
+        self.log.borrow().since(since, MAX_EVENTS)
+    }
+
+    fn follow(&self, since: u64) -> impl Stream<Item = RunEvent> + Send + 'static {
+        unfold((self.log.clone(), since), |(mut log, since)| async move {
+            // Its sender closes it behind the last event.
+            log.wait_for(|log| log.next() > since.max(1)).await.ok()?;
+            let page = log.borrow().since(since, MAX_EVENTS);
+            let next = page.last()?.sequence + 1;
+            Some((stream::iter(page), (log, next)))
+        })
+        .flatten()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   workers ── gRPC ──▶ grpc.rs ── Input ──▶ ┌──────────┐ ── Effect ──▶ sessions, state_dir.rs,
-//!   signals, timer ────────────────────────▶ │ shell.rs │               history.rs
+//!   signals, timer ────────────────────────▶ │ shell.rs │               history.rs, event_file.rs
 //!                                            │ the loop │ ── RunStatus ▶ status service, metrics.rs,
 //!                                            └────┬─────┘               live_line.rs
 //!                                       lockstep_core::Core decides
@@ -11,15 +11,18 @@
 //! * `cli.rs`, `options.rs`: arguments, and the configuration they make;
 //! * `server.rs`: everything is bound before anything starts, and stopped in order;
 //! * `shell.rs`: the one loop of this process;
-//! * `status_command.rs`: `coordinator status`.
+//! * `status_command.rs`: `coordinator status`; `events_command.rs`: `coordinator events`.
 
 pub mod cli;
+pub mod events_command;
 pub mod options;
 pub mod server;
 pub mod status_command;
 
+mod event_file;
 mod grpc;
 mod history;
+mod json_lines;
 mod live_line;
 mod metrics;
 mod shell;

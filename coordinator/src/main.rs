@@ -23,6 +23,10 @@ fn run(cli: Cli) -> Result<Exit, Failure> {
             runtime.block_on(coordinator::status_command::run(&args, &mut std::io::stdout()))?;
             Ok(Exit::Done)
         }
+        Some(Command::Events(args)) => {
+            runtime.block_on(coordinator::events_command::run(&args, &mut std::io::stdout()))?;
+            Ok(Exit::Done)
+        }
         None => {
             telemetry::init(cli.serve.log_format).map_err(Failure::config)?;
             runtime.block_on(coordinator::run(cli.serve))

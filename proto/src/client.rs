@@ -11,6 +11,7 @@ use tonic::{Code, Status, Streaming};
 use crate::border::Malformed;
 use crate::coordinator_message::CoordinatorMessage;
 use crate::limits::{MAX_MESSAGE_BYTES, SESSION_QUEUE};
+use crate::run_event::RunEvent;
 use crate::status::{RunStatus, WorkerStatus};
 use crate::wire;
 use crate::wire::session_client::SessionClient as WireSession;
@@ -192,6 +193,38 @@ impl StatusClient {
         let list = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
         let wire::ListWorkersResponse { workers } = list;
         Ok(workers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
+    }
+
+    /// A page of events from sequence number `since` on; empty once there are no more.
+    pub async fn list_events(&mut self, since: u64) -> Result<Vec<RunEvent>, SessionError> {
+        let answer = self.client.list_events(wire::ListEventsRequest { since }).await;
+        let list = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        let wire::ListEventsResponse { events } = list;
+        Ok(events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
+    }
+
+    /// All events from sequence number `since` on, as they happen.
+    pub async fn follow_events(&mut self, since: u64) -> Result<RunEvents, SessionError> {
+        let answer = self.client.follow_events(wire::FollowEventsRequest { since }).await;
+        let incoming = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        Ok(RunEvents { incoming })
+    }
+}
+
+/// Events, as they happen.
+#[derive(Debug)]
+pub struct RunEvents {
+    incoming: Streaming<wire::RunEvent>,
+}
+
+impl RunEvents {
+    /// The next event; `None` once the coordinator has ended.
+    pub async fn next(&mut self) -> Option<Result<RunEvent, SessionError>> {
+        let event = self.incoming.next().await?;
+        Some(match event {
+            Ok(event) => event.try_into().map_err(SessionError::from),
+            Err(status) => Err(SessionError::from_status(&status)),
+        })
     }
 }
 

@@ -379,10 +379,7 @@ impl TryFrom<wire::Dismiss> for Dismiss {
 
     fn try_from(dismiss: wire::Dismiss) -> Result<Self, Malformed> {
         let wire::Dismiss { exit_code, reason } = dismiss;
-        let exit = Exit::from_code(exit_code).ok_or_else(|| {
-            let problem = format!("is {exit_code}, expected 0, 42, 75 or 93");
-            Border("Dismiss").malformed("exit_code", problem)
-        })?;
+        let exit = Exit::from_wire(Border("Dismiss"), exit_code)?;
         Ok(Self { exit, reason: clip(reason) })
     }
 }

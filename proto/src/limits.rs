@@ -28,6 +28,9 @@ pub const MAX_REPORTS: usize = 4096;
 /// Most replaced samples in one report.
 pub const MAX_REPLACED_SAMPLES: usize = 65_536;
 
+/// Most events in one answer; those of the largest worlds take about half of [`MAX_MESSAGE_BYTES`].
+pub const MAX_EVENTS: usize = 256;
+
 /// Length of a generation's secret, in bytes.
 pub const SECRET_BYTES: usize = 32;
 

@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::border::{Border, Malformed};
 use crate::coordinator_message::CoordinatorMessage;
 use crate::limits::MAX_MESSAGE_BYTES;
+use crate::run_event::RunEvent;
 use crate::status::{RunStatus, WorkerStatus};
 use crate::wire;
 use crate::wire::session_server::{Session as WireSession, SessionServer};
@@ -81,6 +82,10 @@ pub trait StatusService: Send + Sync + 'static {
     fn watch(&self, min_interval: Duration) -> impl Stream<Item = RunStatus> + Send + 'static;
     /// Every worker with a session, by slot.
     fn workers(&self) -> impl Future<Output = Result<Vec<WorkerStatus>, Refusal>> + Send;
+    /// At most [`MAX_EVENTS`](crate::limits::MAX_EVENTS) events from sequence number `since` on.
+    fn events(&self, since: u64) -> Vec<RunEvent>;
+    /// All events from sequence number `since` on, as they happen.
+    fn follow(&self, since: u64) -> impl Stream<Item = RunEvent> + Send + 'static;
 }
 
 /// The coordinator's side of a session, inwards, after the hello.
@@ -143,6 +148,7 @@ impl<S: SessionService> WireSession for SessionAdapter<S> {
 #[tonic::async_trait]
 impl<S: StatusService> WireStatus for StatusAdapter<S> {
     type WatchRunStream = Answers<wire::Run>;
+    type FollowEventsStream = Answers<wire::RunEvent>;
 
     async fn get_run(
         &self,
@@ -172,5 +178,23 @@ impl<S: StatusService> WireStatus for StatusAdapter<S> {
         let wire::ListWorkersRequest {} = request.into_inner();
         let workers = self.0.workers().await?.into_iter().map(Into::into).collect();
         Ok(Response::new(wire::ListWorkersResponse { workers }))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<wire::ListEventsRequest>,
+    ) -> Result<Response<wire::ListEventsResponse>, Status> {
+        let wire::ListEventsRequest { since } = request.into_inner();
+        let events = self.0.events(since).into_iter().map(Into::into).collect();
+        Ok(Response::new(wire::ListEventsResponse { events }))
+    }
+
+    async fn follow_events(
+        &self,
+        request: Request<wire::FollowEventsRequest>,
+    ) -> Result<Response<Self::FollowEventsStream>, Status> {
+        let wire::FollowEventsRequest { since } = request.into_inner();
+        let events = self.0.follow(since).map(|event| Ok(event.into()));
+        Ok(Response::new(Box::pin(events)))
     }
 }

@@ -6,8 +6,8 @@ use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Generation, Rank};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
-    Abort, CoordinatorMessage, Dismiss, Enlist, Exit, Phase, PlanWindow, Secret, Stop,
-    WorkerMessage, World, WorldEnd, WorldEnded,
+    Abort, CoordinatorMessage, Dismiss, Enlist, Exit, Occurrence, Phase, PlanWindow, RunEvent,
+    Secret, Stop, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 
 use crate::admission::name;
@@ -31,12 +31,18 @@ pub struct Settings {
     pub seed: Secret,
     /// Highest generation that was ever announced; 0: none.
     pub last_generation: Generation,
+    /// Time since 1970 (UTC) at which `now` is zero.
+    pub started: Duration,
+    /// Sequence number of the first event that this machine notes, at least 1.
+    pub next_event: u64,
 }
 
 /// One run, as the coordinator sees it. `now` is always time since the coordinator started.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) settings: Settings,
+    /// Time of the event that is being applied.
+    now: Duration,
     pub(crate) roster: Roster,
     /// Known once a worker has brought the data set.
     pub(crate) plan: Option<RunPlan>,
@@ -44,6 +50,9 @@ pub struct Core {
     pub(crate) generation: Generation,
     pub(crate) progress: Progress,
     fruitless_worlds: u32,
+    next_event: u64,
+    /// When a world was broken that no later one has made good by a step.
+    broken_since: Option<Duration>,
     effects: Vec<Effect>,
 }
 
@@ -71,19 +80,26 @@ impl Core {
     pub fn new(settings: Settings) -> Self {
         Self {
             generation: settings.last_generation,
+            next_event: settings.next_event,
             settings,
+            now: Duration::ZERO,
             roster: Roster::default(),
             plan: None,
             state: State::Forming { after: None },
             progress: Progress::default(),
             fruitless_worlds: 0,
+            broken_since: None,
             effects: Vec::new(),
         }
     }
 
     /// Applies one event. Same events in the same order give the same effects.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        self.now = now;
         match event {
+            Event::Started => {
+                self.note(Occurrence::CoordinatorStarted { generation: self.generation });
+            }
             Event::Connected { session, hello } => self.connected(now, session, *hello),
             Event::Message { session, message } => self.heard(now, session, message),
             Event::Lost { session, why } => self.lost(session, &why),
@@ -104,7 +120,9 @@ impl Core {
             WorkerMessage::Reports(reports) => self.reports(id, &reports),
             WorkerMessage::WorldEnded(ended) => self.world_ended(id, &ended),
             WorkerMessage::CheckpointWritten(written) => {
-                self.progress.checkpoint = self.progress.checkpoint.max(Some(written.state.step));
+                let step = written.state.step;
+                self.progress.checkpoint = self.progress.checkpoint.max(Some(step));
+                self.note(Occurrence::CheckpointSaved { step, path: written.path });
             }
             WorkerMessage::Goodbye(goodbye) => {
                 self.close(id, None);
@@ -191,6 +209,11 @@ impl Core {
     fn announce(&mut self, world: &World, sessions: &[SessionId]) {
         self.generation = world.generation;
         self.effects.push(Effect::Journal(world.generation));
+        self.note(Occurrence::WorldFormed {
+            generation: world.generation,
+            step: world.start.step,
+            slots: world.members.iter().map(|member| member.slot).collect(),
+        });
         self.progress.restart(world.start);
         for (rank, id) in (0..).map(Rank).zip(sessions) {
             let session = self.roster.get_mut(*id).expect("it has just enlisted");
@@ -214,14 +237,17 @@ impl Core {
     /// All ranks have left the world, none because of a failure.
     fn world_over(&mut self) {
         let State::Running(world) = &self.state else { return };
-        let generation = world.generation.0;
+        let (generation, stopping) = (world.generation, world.stopping.clone());
         self.fruitless_worlds = 0;
         if world.ends.iter().all(|end| *end == WorldEnd::Complete) {
-            self.complete();
-        } else if let Some(why) = world.stopping.clone() {
+            return self.complete();
+        }
+        let reason = stopping.clone().unwrap_or_default();
+        self.note(Occurrence::WorldStopped { generation, reason });
+        if let Some(why) = stopping {
             self.stopped(&why);
         } else {
-            let after = Some(format!("generation {generation} stopped at a step edge"));
+            let after = Some(format!("generation {} stopped at a step edge", generation.0));
             self.state = State::Forming { after };
         }
     }
@@ -231,6 +257,7 @@ impl Core {
         let State::Running(world) = &self.state else { return };
         let (generation, stopping) = (world.generation, world.stopping.clone());
         self.fruitless_worlds = if world.progressed() { 0 } else { self.fruitless_worlds + 1 };
+        self.broken_since = self.broken_since.or(Some(self.now));
         self.abort_members(generation, culprits, reason);
         if let Some(why) = stopping {
             self.stopped(&format!("{why}; not at a step edge, since {reason}"));
@@ -252,7 +279,13 @@ impl Core {
     }
 
     fn abort_members(&mut self, generation: Generation, culprits: Vec<Rank>, reason: &str) {
-        let abort = Abort { generation, culprits, reason: reason.to_owned() };
+        let reason = reason.to_owned();
+        self.note(Occurrence::WorldAborted {
+            generation,
+            culprits: culprits.clone(),
+            reason: reason.clone(),
+        });
+        let abort = Abort { generation, culprits, reason };
         for (id, _) in self.roster.members() {
             let session = self.roster.get_mut(id).expect("members have sessions");
             session.standing = Standing::Idle;
@@ -297,6 +330,7 @@ impl Core {
             session.over = self.generation;
             self.send(id, CoordinatorMessage::Dismiss(dismiss.clone()));
         }
+        self.note(Occurrence::RunEnded { exit: verdict.exit, reason: verdict.reason.clone() });
         self.effects.push(Effect::Finished(verdict.exit));
         self.state = State::Over(verdict);
     }
@@ -308,6 +342,22 @@ impl Core {
         match &self.state {
             State::Running(world) => Some(world),
             State::Forming { .. } | State::Over(_) => None,
+        }
+    }
+
+    /// Adds an event to what people may ask for.
+    pub(crate) fn note(&mut self, what: Occurrence) {
+        let unix_ms = millis(self.settings.started + self.now);
+        let event = RunEvent { sequence: self.next_event, unix_ms, what };
+        self.next_event += 1;
+        self.effects.push(Effect::Noted(event));
+    }
+
+    /// A world has applied a step: whatever was broken before is made good.
+    pub(crate) fn note_recovery(&mut self, generation: Generation) {
+        if let Some(since) = self.broken_since.take() {
+            let after_ms = millis(self.now.saturating_sub(since));
+            self.note(Occurrence::TrainingRecovered { generation, after_ms });
         }
     }
 
@@ -328,4 +378,8 @@ impl Core {
     pub(crate) fn close(&mut self, session: SessionId, refusal: Option<Refusal>) {
         self.effects.push(Effect::Close { session, refusal });
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

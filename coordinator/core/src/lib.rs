@@ -17,12 +17,13 @@
 //! * `world.rs`, `lanes.rs`: who trains together, and what each reads;
 //! * `plan.rs`: how long the run is, and which steps were planned ahead;
 //! * `digests.rs`: whether the ranks still agree; `progress.rs`: how far the run is;
-//! * `status.rs`: all of this for people.
+//! * `status.rs`: all of this for people; `event_log.rs`: what happened lately.
 
 mod admission;
 mod core;
 mod digests;
 mod event;
+mod event_log;
 mod lanes;
 mod plan;
 mod progress;
@@ -33,4 +34,5 @@ mod world;
 
 pub use crate::core::{Core, Settings};
 pub use event::{AppliedStep, Effect, Event, SessionId};
+pub use event_log::EventLog;
 pub use lanes::deal_lanes;

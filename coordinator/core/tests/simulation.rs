@@ -216,7 +216,7 @@ impl Run {
                     self.in_live.retain(|member| *member != session.0);
                     self.workers.retain(|_, worker| worker.session != session.0);
                 }
-                Effect::Applied(_) | Effect::Finished(_) => {}
+                Effect::Applied(_) | Effect::Noted(_) | Effect::Finished(_) => {}
             }
         }
     }

@@ -9,8 +9,8 @@ use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
 use lockstep_proto::{
-    CoordinatorMessage, DataSet, Enlist, Heartbeat, Hello, PROTOCOL_VERSION, Secret, StepReport,
-    StepReports, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
+    CoordinatorMessage, DataSet, Enlist, Heartbeat, Hello, Occurrence, PROTOCOL_VERSION, Secret,
+    StepReport, StepReports, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 
 pub(crate) const VERSION: &str = "0.1.0";
@@ -32,6 +32,8 @@ pub(crate) fn core(world: u32) -> Core {
         version: VERSION.into(),
         seed: Secret([7; 32]),
         last_generation: Generation(0),
+        started: secs(1_000),
+        next_event: 1,
     })
 }
 
@@ -139,6 +141,22 @@ pub(crate) fn to(effects: &[Effect], session: u64) -> Vec<&CoordinatorMessage> {
             | Effect::Journal(_)
             | Effect::Close { .. }
             | Effect::Applied(_)
+            | Effect::Noted(_)
+            | Effect::Finished(_) => None,
+        })
+        .collect()
+}
+
+/// What the machine noted.
+pub(crate) fn noted(effects: &[Effect]) -> Vec<&Occurrence> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Noted(event) => Some(&event.what),
+            Effect::Send { .. }
+            | Effect::Journal(_)
+            | Effect::Close { .. }
+            | Effect::Applied(_)
             | Effect::Finished(_) => None,
         })
         .collect()
@@ -179,6 +197,7 @@ pub(crate) fn refusal(effects: &[Effect], session: u64) -> Option<String> {
         | Effect::Journal(_)
         | Effect::Close { .. }
         | Effect::Applied(_)
+        | Effect::Noted(_)
         | Effect::Finished(_) => None,
     })
 }
