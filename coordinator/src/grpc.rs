@@ -6,9 +6,15 @@ use futures_util::stream::{self, unfold};
 use futures_util::{Stream, StreamExt};
 use lockstep_core::EventLog;
 use lockstep_proto::limits::{MAX_EVENTS, SESSION_QUEUE};
-use lockstep_proto::server::{Outgoing, Refusal, SessionService, StatusService, WorkerMessages};
-use lockstep_proto::{CoordinatorMessage, Hello, RunEvent, RunStatus, WorkerStatus};
+use lockstep_proto::server::{
+    OperatorService, Outgoing, Refusal, SessionService, StatusService, WorkerMessages,
+};
+use lockstep_proto::{
+    CoordinatorMessage, Hello, OperatorCommand, RunEvent, RunStatus, WorkerStatus,
+};
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::gate::Gate;
 
 /// Shortest pace of `WatchRun`, whatever a caller asks for.
 const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(50);
@@ -23,6 +29,8 @@ pub(crate) enum Request {
     Join(Box<Joining>),
     /// Someone wants to see the workers.
     Workers(oneshot::Sender<Vec<WorkerStatus>>),
+    /// An operator who may wants something.
+    Operate(OperatorCommand, oneshot::Sender<Result<String, Refusal>>),
 }
 
 /// A new session.
@@ -92,6 +100,25 @@ impl StatusService for Answers {
             Some((stream::iter(page), (log, next)))
         })
         .flatten()
+    }
+}
+
+/// Takes orders.
+#[derive(Debug)]
+pub(crate) struct Operators {
+    pub(crate) shell: mpsc::Sender<Request>,
+    pub(crate) gate: Gate,
+}
+
+impl OperatorService for Operators {
+    fn admit(&self, token: Option<&[u8]>) -> Result<(), Refusal> {
+        self.gate.admit(token)
+    }
+
+    async fn operate(&self, command: OperatorCommand) -> Result<String, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shell.send(Request::Operate(command, reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
     }
 }
 

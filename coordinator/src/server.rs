@@ -11,7 +11,7 @@ use futures_util::stream::unfold;
 use lockstep_core::{Core, EventLog, Settings};
 use lockstep_proto::ids::Generation;
 use lockstep_proto::limits::SECRET_BYTES;
-use lockstep_proto::server::{SERVICE_NAMES, session_server, status_server};
+use lockstep_proto::server::{SERVICE_NAMES, operator_server, session_server, status_server};
 use lockstep_proto::{Exit, FILE_DESCRIPTOR_SET, Secret};
 use lockstep_service::listen::listen;
 use lockstep_service::metrics_http;
@@ -24,7 +24,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
 use crate::event_file::EventFile;
-use crate::grpc::{Answers, Request, Sessions};
+use crate::gate::{Gate, read_token};
+use crate::grpc::{Answers, Operators, Sessions};
 use crate::history::History;
 use crate::metrics;
 use crate::options::Options;
@@ -51,6 +52,7 @@ pub struct Server {
     history: Option<History>,
     event_file: Option<EventFile>,
     events: EventLog,
+    gate: Gate,
 }
 
 impl Server {
@@ -61,6 +63,8 @@ impl Server {
         let (state_dir, last_generation) =
             options.state_dir.as_deref().map(StateDir::open).transpose()?.unzip();
         let history = options.reports.as_deref().map(History::open).transpose()?;
+        let token = options.operator_token_file.as_deref().map(read_token).transpose()?;
+        let gate = Gate::new(token.as_deref(), options.listen);
         let (event_file, events) =
             options.state_dir.as_deref().map(EventFile::open).transpose()?.unzip();
         Ok(Self {
@@ -72,6 +76,7 @@ impl Server {
             history,
             event_file,
             events: events.unwrap_or_default(),
+            gate,
         })
     }
 
@@ -99,6 +104,7 @@ impl Server {
             last_generation: self.last_generation,
             started: unix_time(),
             next_event: self.events.next(),
+            paused: self.events.paused(),
         });
         let (status, status_watcher) = watch::channel(core.status());
         let (log, log_watcher) = watch::channel(self.events);
@@ -112,7 +118,10 @@ impl Server {
         let registry = Arc::new(metrics::registry(status_watcher.clone()));
         servers.spawn(serve_http(self.http, registry, shutdown.clone()));
         let answers = Answers { shell: requests.clone(), status: status_watcher, log: log_watcher };
-        servers.spawn(serve_grpc(self.grpc, requests, answers, shutdown.clone()));
+        let operators = Operators { shell: requests.clone(), gate: self.gate };
+        let sessions = Sessions { shell: requests };
+        let services = (sessions, answers, operators);
+        servers.spawn(serve_grpc(self.grpc, services, shutdown.clone()));
 
         let exit = tokio::select! {
             exit = shell.run(events, request_queue, stop) => exit,
@@ -146,8 +155,7 @@ async fn serve_http(
 
 async fn serve_grpc(
     listener: TcpListener,
-    shell: mpsc::Sender<Request>,
-    answers: Answers,
+    (sessions, answers, operators): (Sessions, Answers, Operators),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -163,8 +171,9 @@ async fn serve_grpc(
         .timeout(ANSWER_TIMEOUT)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(session_server(Sessions { shell }))
+        .add_service(session_server(sessions))
         .add_service(status_server(answers))
+        .add_service(operator_server(operators))
         .add_service(health_service)
         .add_service(reflection().build_v1().context("describe the services")?)
         // Some generic clients speak only the older version.

@@ -3,15 +3,15 @@
 //! Everything that the core wants done is done here, in order and by one task, so that a
 //! generation is on disk before any worker hears of it. Nothing here decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::{Stream, StreamExt};
 use lockstep_core::{Core, Effect, Event, EventLog, SessionId};
 use lockstep_proto::ids::Generation;
-use lockstep_proto::server::WorkerMessages;
-use lockstep_proto::{CoordinatorMessage, Exit, Phase, RunStatus};
+use lockstep_proto::server::{Refusal, WorkerMessages};
+use lockstep_proto::{CoordinatorMessage, Exit, OperatorCommand, Phase, RunStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -121,6 +121,11 @@ impl Shell {
                 drop(reply.send(self.core.workers(self.now())));
                 Ok(())
             }
+            Request::Operate(command, reply) => {
+                let answer = self.operate(command).await?;
+                drop(reply.send(answer));
+                Ok(())
+            }
         }
     }
 
@@ -133,21 +138,39 @@ impl Shell {
         self.step(Event::Connected { session, hello: Box::new(hello) }).await
     }
 
-    /// Lets the core decide, and does what it wants. That may bring further events.
+    async fn operate(
+        &mut self,
+        command: OperatorCommand,
+    ) -> anyhow::Result<Result<String, Refusal>> {
+        tracing::info!(%command, "operator asked");
+        let (effects, answer) = self.core.operate(self.now(), command);
+        self.perform(effects).await?;
+        Ok(answer)
+    }
+
     async fn step(&mut self, event: Event) -> anyhow::Result<()> {
-        let mut events = vec![event];
-        while let Some(event) = events.pop() {
-            if let Event::Lost { session, .. } = &event {
-                self.sessions.remove(session);
+        let effects = self.decide(event);
+        self.perform(effects).await
+    }
+
+    fn decide(&mut self, event: Event) -> Vec<Effect> {
+        if let Event::Lost { session, .. } = &event {
+            self.sessions.remove(session);
+        }
+        self.core.step(self.now(), event)
+    }
+
+    /// Does what the core wants, in order. That may bring further events, and they further effects.
+    async fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
+        let changed = !effects.is_empty();
+        let mut due = VecDeque::from(effects);
+        while let Some(effect) = due.pop_front() {
+            if let Some(event) = self.carry_out(effect).await? {
+                due.extend(self.decide(event));
             }
-            let effects = self.core.step(self.now(), event);
-            let changed = !effects.is_empty();
-            for effect in effects {
-                events.extend(self.carry_out(effect).await?);
-            }
-            if changed {
-                self.publish();
-            }
+        }
+        if changed {
+            self.publish();
         }
         Ok(())
     }

@@ -72,9 +72,11 @@ async fn events_survive_a_restart_and_go_on_counting() {
     for old in before {
         assert_eq!(events.next().await.unwrap().unwrap(), old);
     }
+    let asked = events.next().await.unwrap().unwrap();
+    assert_eq!(asked.what, Occurrence::OperatorAsked { command: "stop".into() });
     let ended = events.next().await.unwrap().unwrap();
     assert!(matches!(ended.what, Occurrence::RunEnded { exit: Exit::Done, .. }), "{ended:?}");
-    assert_eq!(ended.sequence, 3);
+    assert_eq!(ended.sequence, 4);
 }
 
 #[tokio::test]

@@ -89,6 +89,11 @@ pub enum Occurrence {
         /// Where, as the worker sees it.
         path: String,
     },
+    /// An operator asked for something that was not so already.
+    OperatorAsked {
+        /// For what, as on the command line.
+        command: String,
+    },
     /// The run is over for this coordinator.
     RunEnded {
         /// How its process ends.
@@ -139,6 +144,7 @@ impl Display for Occurrence {
             Self::CheckpointSaved { step, path } => {
                 write!(f, "checkpoint of step {} written to {path}", step.0)
             }
+            Self::OperatorAsked { command } => write!(f, "operator asked: {command}"),
             Self::RunEnded { exit, reason } => {
                 write!(f, "run ended with exit code {}: {reason}", exit.code())
             }
@@ -207,6 +213,9 @@ impl TryFrom<What> for Occurrence {
             What::CheckpointSaved(wire::CheckpointSaved { step, path }) => {
                 Self::CheckpointSaved { step: Step(step), path: clip(path) }
             }
+            What::OperatorAsked(wire::OperatorAsked { command }) => {
+                Self::OperatorAsked { command: clip(command) }
+            }
             What::RunEnded(wire::RunEnded { exit_code, reason }) => {
                 let exit = Exit::from_wire(Border("RunEnded"), exit_code)?;
                 Self::RunEnded { exit, reason: clip(reason) }
@@ -248,6 +257,9 @@ impl From<Occurrence> for What {
             }
             Occurrence::CheckpointSaved { step, path } => {
                 Self::CheckpointSaved(wire::CheckpointSaved { step: step.0, path: clip(path) })
+            }
+            Occurrence::OperatorAsked { command } => {
+                Self::OperatorAsked(wire::OperatorAsked { command })
             }
             Occurrence::RunEnded { exit, reason } => {
                 let exit_code = exit.code().into();
@@ -301,6 +313,7 @@ mod tests {
             Occurrence::WorldStopped { generation, reason: reason.clone() },
             Occurrence::TrainingRecovered { generation, after_ms: 1234 },
             Occurrence::CheckpointSaved { step: Step(9), path: "/ckpt/9".into() },
+            Occurrence::OperatorAsked { command: "pause".into() },
             Occurrence::RunEnded { exit: Exit::Done, reason },
         ]
     }

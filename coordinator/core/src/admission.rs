@@ -22,6 +22,12 @@ impl Core {
     }
 
     fn admit(&mut self, hello: &Hello) -> Result<Slot, Refusal> {
+        if self.drained.contains(&hello.worker) {
+            return Err(Refusal::Mismatch(format!(
+                "the operator has drained worker {}; start another process in its place",
+                hello.worker.0
+            )));
+        }
         let run = &self.settings.config.run;
         let admission = Admission {
             run_id: &run.id,

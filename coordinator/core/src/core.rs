@@ -1,13 +1,14 @@
 //! The machine: one function per event, and the transitions between its states.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::ids::{Generation, Rank};
+use lockstep_proto::ids::{Generation, Rank, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
     Abort, CoordinatorMessage, Dismiss, Enlist, Exit, Occurrence, Phase, PlanWindow, RunEvent,
-    Secret, Stop, WorkerMessage, World, WorldEnd, WorldEnded,
+    Secret, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 
 use crate::admission::name;
@@ -35,6 +36,8 @@ pub struct Settings {
     pub started: Duration,
     /// Sequence number of the first event that this machine notes, at least 1.
     pub next_event: u64,
+    /// Whether the run was paused when the coordinator before this one ended.
+    pub paused: bool,
 }
 
 /// One run, as the coordinator sees it. `now` is always time since the coordinator started.
@@ -42,7 +45,7 @@ pub struct Settings {
 pub struct Core {
     pub(crate) settings: Settings,
     /// Time of the event that is being applied.
-    now: Duration,
+    pub(crate) now: Duration,
     pub(crate) roster: Roster,
     /// Known once a worker has brought the data set.
     pub(crate) plan: Option<RunPlan>,
@@ -50,6 +53,10 @@ pub struct Core {
     pub(crate) generation: Generation,
     pub(crate) progress: Progress,
     fruitless_worlds: u32,
+    /// Whether an operator holds the run: no world forms.
+    pub(crate) paused: bool,
+    /// Workers that an operator sent away: one entry per such call.
+    pub(crate) drained: BTreeSet<WorkerUid>,
     next_event: u64,
     /// When a world was broken that no later one has made good by a step.
     broken_since: Option<Duration>,
@@ -81,6 +88,7 @@ impl Core {
         Self {
             generation: settings.last_generation,
             next_event: settings.next_event,
+            paused: settings.paused,
             settings,
             now: Duration::ZERO,
             roster: Roster::default(),
@@ -88,6 +96,7 @@ impl Core {
             state: State::Forming { after: None },
             progress: Progress::default(),
             fruitless_worlds: 0,
+            drained: BTreeSet::new(),
             broken_since: None,
             effects: Vec::new(),
         }
@@ -106,7 +115,7 @@ impl Core {
             Event::Tick => self.end_silent_sessions(now),
             Event::StopRequested => self.stop_requested(),
         }
-        std::mem::take(&mut self.effects)
+        self.take_effects()
     }
 
     fn heard(&mut self, now: Duration, id: SessionId, message: WorkerMessage) {
@@ -122,6 +131,9 @@ impl Core {
             WorkerMessage::CheckpointWritten(written) => {
                 let step = written.state.step;
                 self.progress.checkpoint = self.progress.checkpoint.max(Some(step));
+                if let State::Running(world) = &mut self.state {
+                    world.saving = false;
+                }
                 self.note(Occurrence::CheckpointSaved { step, path: written.path });
             }
             WorkerMessage::Goodbye(goodbye) => {
@@ -141,6 +153,9 @@ impl Core {
         let Some(session) = self.roster.get_mut(id) else { return };
         if session.rank().is_some() {
             return self.break_off(id, "enlisted before it ended its world");
+        }
+        if self.drained.contains(&session.worker) {
+            return self.dismiss_drained(id);
         }
         session.standing = Standing::Enlisted(enlist);
         self.form_if_ready();
@@ -182,9 +197,9 @@ impl Core {
 
     // Transitions.
 
-    fn form_if_ready(&mut self) {
+    pub(crate) fn form_if_ready(&mut self) {
         let expected = self.settings.config.run.world as usize;
-        let waiting = matches!(self.state, State::Forming { .. });
+        let waiting = matches!(self.state, State::Forming { .. }) && !self.paused;
         if !waiting || self.roster.len() < expected {
             return;
         }
@@ -237,15 +252,16 @@ impl Core {
     /// All ranks have left the world, none because of a failure.
     fn world_over(&mut self) {
         let State::Running(world) = &self.state else { return };
-        let (generation, stopping) = (world.generation, world.stopping.clone());
+        let generation = world.generation;
+        let reason = world.stopping.as_ref().map_or("", |stopping| &stopping.why).to_owned();
+        let ends_run = world.ends_run().is_some();
         self.fruitless_worlds = 0;
         if world.ends.iter().all(|end| *end == WorldEnd::Complete) {
             return self.complete();
         }
-        let reason = stopping.clone().unwrap_or_default();
-        self.note(Occurrence::WorldStopped { generation, reason });
-        if let Some(why) = stopping {
-            self.stopped(&why);
+        self.note(Occurrence::WorldStopped { generation, reason: reason.clone() });
+        if ends_run {
+            self.stopped(&reason);
         } else {
             let after = Some(format!("generation {} stopped at a step edge", generation.0));
             self.state = State::Forming { after };
@@ -255,11 +271,11 @@ impl Core {
     /// The world is broken: whoever is still in it is told to leave.
     pub(crate) fn fail_world(&mut self, culprits: Vec<Rank>, reason: &str) {
         let State::Running(world) = &self.state else { return };
-        let (generation, stopping) = (world.generation, world.stopping.clone());
+        let (generation, ends_run) = (world.generation, world.ends_run().map(ToOwned::to_owned));
         self.fruitless_worlds = if world.progressed() { 0 } else { self.fruitless_worlds + 1 };
         self.broken_since = self.broken_since.or(Some(self.now));
         self.abort_members(generation, culprits, reason);
-        if let Some(why) = stopping {
+        if let Some(why) = ends_run {
             self.stopped(&format!("{why}; not at a step edge, since {reason}"));
         } else if self.fruitless_worlds >= MAX_FRUITLESS_WORLDS {
             self.fail(format!(
@@ -294,26 +310,12 @@ impl Core {
         }
     }
 
-    fn stop_requested(&mut self) {
-        let why = "the operator asked for it";
-        match &mut self.state {
-            State::Running(world) if world.stopping.is_none() => {
-                world.stopping = Some(why.to_owned());
-                let stop = Stop { generation: world.generation, reason: why.to_owned() };
-                self.send_to_members(&CoordinatorMessage::Stop(stop));
-            }
-            State::Running(_) => self.stopped("the operator asked twice"),
-            State::Forming { .. } => self.stopped(why),
-            State::Over(_) => {}
-        }
-    }
-
     fn complete(&mut self) {
         let reason = format!("all {} steps are applied", self.progress.step.0);
         self.end(Verdict { phase: Phase::Complete, exit: Exit::Done, reason });
     }
 
-    fn stopped(&mut self, why: &str) {
+    pub(crate) fn stopped(&mut self, why: &str) {
         let reason = format!("stopped at step {}: {why}", self.progress.step.0);
         self.end(Verdict { phase: Phase::Stopping, exit: Exit::Done, reason });
     }
@@ -365,11 +367,15 @@ impl Core {
         self.effects.push(effect);
     }
 
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
     pub(crate) fn send(&mut self, session: SessionId, message: CoordinatorMessage) {
         self.effects.push(Effect::Send { session, message });
     }
 
-    fn send_to_members(&mut self, message: &CoordinatorMessage) {
+    pub(crate) fn send_to_members(&mut self, message: &CoordinatorMessage) {
         for (id, _) in self.roster.members() {
             self.send(id, message.clone());
         }

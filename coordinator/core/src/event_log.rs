@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use lockstep_proto::RunEvent;
+use lockstep_proto::{Occurrence, OperatorCommand, RunEvent};
 
 /// Events that are kept; the oldest go first.
 const MAX_KEPT: usize = 4096;
@@ -11,6 +11,7 @@ const MAX_KEPT: usize = 4096;
 #[derive(Debug, Clone, Default)]
 pub struct EventLog {
     kept: VecDeque<RunEvent>,
+    paused: bool,
 }
 
 impl EventLog {
@@ -21,6 +22,11 @@ impl EventLog {
     /// Where its sequence number is below [`next`](Self::next).
     pub fn push(&mut self, event: RunEvent) {
         assert!(event.sequence >= self.next(), "event {} is out of order", event.sequence);
+        if let Occurrence::OperatorAsked { command } = &event.what {
+            let is = |asked: OperatorCommand| *command == asked.to_string();
+            self.paused = is(OperatorCommand::Pause)
+                || (self.paused && !is(OperatorCommand::Resume) && !is(OperatorCommand::Stop));
+        }
         if self.kept.len() == MAX_KEPT {
             self.kept.pop_front();
         }
@@ -32,6 +38,11 @@ impl EventLog {
         self.kept.back().map_or(1, |newest| newest.sequence + 1)
     }
 
+    /// Whether an operator has paused the run, and neither resumed nor stopped it.
+    pub fn paused(&self) -> bool {
+        self.paused
+    }
+
     /// At most `most` events from sequence number `since` on, or from the oldest that is kept.
     pub fn since(&self, since: u64, most: usize) -> Vec<RunEvent> {
         let first = self.kept.partition_point(|event| event.sequence < since);
@@ -41,7 +52,6 @@ impl EventLog {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_proto::Occurrence;
     use lockstep_proto::ids::Generation;
 
     use super::*;
@@ -66,6 +76,19 @@ mod tests {
         let log = log(last);
         assert_eq!(numbers(&log.since(0, 1)), [4]);
         assert_eq!(log.next(), last + 1);
+    }
+
+    #[test]
+    fn a_pause_lasts_until_resume_or_stop() {
+        let mut log = EventLog::default();
+        let mut paused_after = |command: &str| {
+            let what = Occurrence::OperatorAsked { command: command.into() };
+            log.push(RunEvent { sequence: log.next(), unix_ms: 0, what });
+            log.paused()
+        };
+        let after =
+            ["pause", "checkpoint", "resume", "pause", "drain w", "stop"].map(&mut paused_after);
+        assert_eq!(after, [true, true, false, true, true, false]);
     }
 
     fn log(last: u64) -> EventLog {

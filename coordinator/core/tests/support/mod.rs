@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use lockstep_core::{Core, Effect, Event, SessionId, Settings};
@@ -18,12 +19,14 @@ pub(crate) const RUN: &str = "tiny";
 pub(crate) const TOTAL_STEPS: u64 = 20;
 
 pub(crate) fn config(world: u32) -> RunConfig {
-    let layers = Layers {
-        preset: Some("tiny".into()),
-        flags: vec![("run.world".into(), world.to_string())],
-        ..Layers::default()
-    };
-    layers.resolve().expect("the preset is valid").config
+    // Resolved once: simulations ask for it many thousand times.
+    static TINY: LazyLock<RunConfig> = LazyLock::new(|| {
+        let layers = Layers { preset: Some("tiny".into()), ..Layers::default() };
+        layers.resolve().expect("the preset is valid").config
+    });
+    let mut config = TINY.clone();
+    config.run.world = world;
+    config
 }
 
 pub(crate) fn core(world: u32) -> Core {
@@ -34,6 +37,7 @@ pub(crate) fn core(world: u32) -> Core {
         last_generation: Generation(0),
         started: secs(1_000),
         next_event: 1,
+        paused: false,
     })
 }
 
@@ -170,6 +174,7 @@ pub(crate) fn world_of(effects: &[Effect], session: u64) -> Option<&World> {
         | CoordinatorMessage::Plan(_)
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
+        | CoordinatorMessage::Save(_)
         | CoordinatorMessage::Dismiss(_) => None,
     })
 }
@@ -182,6 +187,7 @@ pub(crate) fn planned(effects: &[Effect], session: u64) -> Vec<u64> {
         | CoordinatorMessage::World(_)
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
+        | CoordinatorMessage::Save(_)
         | CoordinatorMessage::Dismiss(_) => None,
     });
     windows.flat_map(|window| window.steps.iter().map(|plan| plan.step.0)).collect()
