@@ -174,9 +174,7 @@ impl From<CoordinatorMessage> for wire::CoordinatorMessage {
             CoordinatorMessage::Plan(plan) => Kind::Plan(plan.into()),
             CoordinatorMessage::Abort(abort) => Kind::Abort(abort.into()),
             CoordinatorMessage::Stop(stop) => Kind::Stop(stop.into()),
-            CoordinatorMessage::Save(Generation(generation)) => {
-                Kind::Save(wire::Save { generation })
-            }
+            CoordinatorMessage::Save(world) => Kind::Save(wire::Save { generation: world.0 }),
             CoordinatorMessage::Dismiss(dismiss) => Kind::Dismiss(dismiss.into()),
         };
         Self { kind: Some(kind) }
