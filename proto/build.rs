@@ -4,7 +4,12 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 2] = ["lockstep/v1/session.proto", "lockstep/v1/status.proto"];
+const FILES: [&str; 4] = [
+    "lockstep/v1/events.proto",
+    "lockstep/v1/operator.proto",
+    "lockstep/v1/session.proto",
+    "lockstep/v1/status.proto",
+];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=lockstep");

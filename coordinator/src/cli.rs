@@ -22,11 +22,23 @@ pub struct Cli {
     pub serve: ServeArgs,
 }
 
-/// Questions to a running coordinator.
+/// Questions and orders to a running coordinator.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Shows a run and its workers.
     Status(StatusArgs),
+    /// Shows what happened in a run: who came and left, worlds, failures, checkpoints.
+    Events(EventsArgs),
+    /// Ends the run at the next step edge, with a checkpoint.
+    Stop(OperatorArgs),
+    /// Writes a checkpoint at the next step edge, and goes on.
+    Checkpoint(OperatorArgs),
+    /// Holds the run at the next step edge, with a checkpoint; workers keep their process and model.
+    Pause(OperatorArgs),
+    /// Goes on after a pause.
+    Resume(OperatorArgs),
+    /// Sends one worker away at the next step edge, for good.
+    Drain(DrainArgs),
 }
 
 /// How to coordinate a run.
@@ -63,6 +75,10 @@ pub struct ServeArgs {
     /// File that gets one JSON line per applied step [default: DIR/steps.jsonl with --state-dir]
     #[arg(long, value_name = "FILE.jsonl")]
     pub reports: Option<PathBuf>,
+    /// File with a token that operators must show; without it they are heard only where --listen is a loopback
+    /// address
+    #[arg(long, value_name = "FILE")]
+    pub operator_token_file: Option<PathBuf>,
     /// File that gets the URI for workers once it is bound
     #[arg(long, value_name = "FILE")]
     pub port_file: Option<PathBuf>,
@@ -86,6 +102,45 @@ pub struct StatusArgs {
     /// Where the coordinator listens
     #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
     pub addr: String,
+}
+
+/// Which events to show, and of whom.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Goes on with new events until the coordinator ends
+    #[arg(long)]
+    pub follow: bool,
+    /// One JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    /// Leaves out the events before number N
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub since: u64,
+    /// Where the coordinator listens
+    #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
+    pub addr: String,
+}
+
+/// Which run to operate, and what shows that one may.
+#[derive(Debug, Clone, Args)]
+pub struct OperatorArgs {
+    /// File with the coordinator's operator token, if it has one
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Where the coordinator listens
+    #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
+    pub addr: String,
+}
+
+/// Whom to send away.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// The worker, as the last column of `coordinator status` names it
+    #[arg(value_name = "WORKER")]
+    pub worker: String,
+    /// Of which run.
+    #[command(flatten)]
+    pub operator: OperatorArgs,
 }
 
 #[cfg(test)]

@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use futures_util::Stream;
-use futures_util::stream::unfold;
-use lockstep_proto::limits::SESSION_QUEUE;
-use lockstep_proto::server::{Outgoing, Refusal, SessionService, StatusService, WorkerMessages};
-use lockstep_proto::{CoordinatorMessage, Hello, RunStatus, WorkerStatus};
+use futures_util::stream::{self, unfold};
+use futures_util::{Stream, StreamExt};
+use lockstep_core::EventLog;
+use lockstep_proto::limits::{MAX_EVENTS, SESSION_QUEUE};
+use lockstep_proto::server::{
+    OperatorService, Outgoing, Refusal, SessionService, StatusService, WorkerMessages,
+};
+use lockstep_proto::{
+    CoordinatorMessage, Hello, OperatorCommand, RunEvent, RunStatus, WorkerStatus,
+};
 use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::gate::Gate;
 
 /// Shortest pace of `WatchRun`, whatever a caller asks for.
 const MIN_WATCH_INTERVAL: Duration = Duration::from_millis(50);
@@ -22,6 +29,8 @@ pub(crate) enum Request {
     Join(Box<Joining>),
     /// Someone wants to see the workers.
     Workers(oneshot::Sender<Vec<WorkerStatus>>),
+    /// An operator who may wants something.
+    Operate(OperatorCommand, oneshot::Sender<Result<String, Refusal>>),
 }
 
 /// A new session.
@@ -52,6 +61,7 @@ impl SessionService for Sessions {
 pub(crate) struct Answers {
     pub(crate) shell: mpsc::Sender<Request>,
     pub(crate) status: watch::Receiver<RunStatus>,
+    pub(crate) log: watch::Receiver<EventLog>,
 }
 
 impl StatusService for Answers {
@@ -75,6 +85,40 @@ impl StatusService for Answers {
         let (reply, answer) = oneshot::channel();
         self.shell.send(Request::Workers(reply)).await.map_err(|_| ending())?;
         answer.await.map_err(|_| ending())
+    }
+
+    fn events(&self, since: u64) -> Vec<RunEvent> {
+        self.log.borrow().since(since, MAX_EVENTS)
+    }
+
+    fn follow(&self, since: u64) -> impl Stream<Item = RunEvent> + Send + 'static {
+        unfold((self.log.clone(), since), |(mut log, since)| async move {
+            // Its sender closes it behind the last event.
+            log.wait_for(|log| log.next() > since.max(1)).await.ok()?;
+            let page = log.borrow().since(since, MAX_EVENTS);
+            let next = page.last()?.sequence + 1;
+            Some((stream::iter(page), (log, next)))
+        })
+        .flatten()
+    }
+}
+
+/// Takes orders.
+#[derive(Debug)]
+pub(crate) struct Operators {
+    pub(crate) shell: mpsc::Sender<Request>,
+    pub(crate) gate: Gate,
+}
+
+impl OperatorService for Operators {
+    fn admit(&self, token: Option<&[u8]>) -> Result<(), Refusal> {
+        self.gate.admit(token)
+    }
+
+    async fn operate(&self, command: OperatorCommand) -> Result<String, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        self.shell.send(Request::Operate(command, reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())?
     }
 }
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use coordinator::cli::{Cli, Command};
+use coordinator::cli::Cli;
 use lockstep_proto::Exit;
 use lockstep_service::exit::{Failure, conclude, usage};
 use lockstep_service::telemetry;
@@ -18,14 +18,10 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<Exit, Failure> {
     let runtime = tokio::runtime::Runtime::new().map_err(anyhow::Error::from)?;
-    match cli.command {
-        Some(Command::Status(args)) => {
-            runtime.block_on(coordinator::status_command::run(&args, &mut std::io::stdout()))?;
-            Ok(Exit::Done)
-        }
-        None => {
-            telemetry::init(cli.serve.log_format).map_err(Failure::config)?;
-            runtime.block_on(coordinator::run(cli.serve))
-        }
+    if let Some(command) = cli.command {
+        runtime.block_on(coordinator::ask(command, &mut std::io::stdout()))?;
+        return Ok(Exit::Done);
     }
+    telemetry::init(cli.serve.log_format).map_err(Failure::config)?;
+    runtime.block_on(coordinator::run(cli.serve))
 }

@@ -23,6 +23,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// One JSON line per applied step.
     pub reports: Option<PathBuf>,
+    /// Holds what operators must show.
+    pub operator_token_file: Option<PathBuf>,
     /// Gets the URI for workers.
     pub port_file: Option<PathBuf>,
 }
@@ -46,6 +48,7 @@ pub fn resolve(args: ServeArgs) -> anyhow::Result<(Options, Resolved)> {
         metrics_listen: args.metrics_listen,
         reports: args.reports.or(in_state_dir),
         state_dir: args.state_dir,
+        operator_token_file: args.operator_token_file,
         port_file: args.port_file,
     };
     Ok((options, resolved))

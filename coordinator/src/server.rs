@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use futures_util::Stream;
 use futures_util::stream::unfold;
-use lockstep_core::{Core, Settings};
+use lockstep_core::{Core, EventLog, Settings};
 use lockstep_proto::ids::Generation;
 use lockstep_proto::limits::SECRET_BYTES;
-use lockstep_proto::server::{SERVICE_NAMES, session_server, status_server};
-use lockstep_proto::{Exit, FILE_DESCRIPTOR_SET, RunStatus, Secret};
+use lockstep_proto::server::{SERVICE_NAMES, operator_server, session_server, status_server};
+use lockstep_proto::{Exit, FILE_DESCRIPTOR_SET, Secret};
 use lockstep_service::listen::listen;
 use lockstep_service::metrics_http;
 use tokio::net::TcpListener;
@@ -23,11 +23,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 
-use crate::grpc::{Answers, Request, Sessions};
+use crate::event_file::EventFile;
+use crate::gate::{Gate, read_token};
+use crate::grpc::{Answers, Operators, Sessions};
 use crate::history::History;
 use crate::metrics;
 use crate::options::Options;
-use crate::shell::Shell;
+use crate::shell::{Outlets, Shell};
 use crate::state_dir::{StateDir, write_atomically};
 
 /// Requests that may wait for the loop.
@@ -48,6 +50,9 @@ pub struct Server {
     state_dir: Option<StateDir>,
     last_generation: Generation,
     history: Option<History>,
+    event_file: Option<EventFile>,
+    events: EventLog,
+    gate: Gate,
 }
 
 impl Server {
@@ -58,8 +63,21 @@ impl Server {
         let (state_dir, last_generation) =
             options.state_dir.as_deref().map(StateDir::open).transpose()?.unzip();
         let history = options.reports.as_deref().map(History::open).transpose()?;
-        let last_generation = last_generation.unwrap_or_default();
-        Ok(Self { options, grpc, http, state_dir, last_generation, history })
+        let token = options.operator_token_file.as_deref().map(read_token).transpose()?;
+        let gate = Gate::new(token.as_deref(), options.listen);
+        let (event_file, events) =
+            options.state_dir.as_deref().map(EventFile::open).transpose()?.unzip();
+        Ok(Self {
+            options,
+            grpc,
+            http,
+            state_dir,
+            last_generation: last_generation.unwrap_or_default(),
+            history,
+            event_file,
+            events: events.unwrap_or_default(),
+            gate,
+        })
     }
 
     /// Where workers connect.
@@ -84,16 +102,26 @@ impl Server {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: random_secret()?,
             last_generation: self.last_generation,
+            started: unix_time(),
+            next_event: self.events.next(),
+            paused: self.events.paused(),
         });
-        let (status, watcher) = watch::channel(core.status());
+        let (status, status_watcher) = watch::channel(core.status());
+        let (log, log_watcher) = watch::channel(self.events);
         let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
-        let (shell, events) = Shell::new(core, status, self.state_dir, self.history);
+        let (state_dir, history, event_file) = (self.state_dir, self.history, self.event_file);
+        let outlets = Outlets { status, log, state_dir, history, event_file };
+        let (shell, events) = Shell::new(core, outlets);
 
         let shutdown = CancellationToken::new();
         let mut servers = JoinSet::new();
-        let registry = Arc::new(metrics::registry(watcher.clone()));
+        let registry = Arc::new(metrics::registry(status_watcher.clone()));
         servers.spawn(serve_http(self.http, registry, shutdown.clone()));
-        servers.spawn(serve_grpc(self.grpc, requests, watcher, shutdown.clone()));
+        let answers = Answers { shell: requests.clone(), status: status_watcher, log: log_watcher };
+        let operators = Operators { shell: requests.clone(), gate: self.gate };
+        let sessions = Sessions { shell: requests };
+        let services = (sessions, answers, operators);
+        servers.spawn(serve_grpc(self.grpc, services, shutdown.clone()));
 
         let exit = tokio::select! {
             exit = shell.run(events, request_queue, stop) => exit,
@@ -127,8 +155,7 @@ async fn serve_http(
 
 async fn serve_grpc(
     listener: TcpListener,
-    shell: mpsc::Sender<Request>,
-    status: watch::Receiver<RunStatus>,
+    (sessions, answers, operators): (Sessions, Answers, Operators),
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -144,8 +171,9 @@ async fn serve_grpc(
         .timeout(ANSWER_TIMEOUT)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(session_server(Sessions { shell: shell.clone() }))
-        .add_service(status_server(Answers { shell, status }))
+        .add_service(session_server(sessions))
+        .add_service(status_server(answers))
+        .add_service(operator_server(operators))
         .add_service(health_service)
         .add_service(reflection().build_v1().context("describe the services")?)
         // Some generic clients speak only the older version.
@@ -161,6 +189,12 @@ async fn serve_grpc(
 fn write_port_file(path: &Path, uri: &str) -> anyhow::Result<()> {
     write_atomically(path, &format!("{uri}\n"))
         .with_context(|| format!("write the port file {}", path.display()))
+}
+
+/// Time since 1970 (UTC).
+#[expect(clippy::disallowed_methods, reason = "the coordinator's one clock")]
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 fn random_secret() -> anyhow::Result<Secret> {

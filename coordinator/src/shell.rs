@@ -3,19 +3,20 @@
 //! Everything that the core wants done is done here, in order and by one task, so that a
 //! generation is on disk before any worker hears of it. Nothing here decides.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::{Stream, StreamExt};
-use lockstep_core::{Core, Effect, Event, SessionId};
+use lockstep_core::{Core, Effect, Event, EventLog, SessionId};
 use lockstep_proto::ids::Generation;
-use lockstep_proto::server::WorkerMessages;
-use lockstep_proto::{CoordinatorMessage, Exit, Phase, RunStatus};
+use lockstep_proto::server::{Refusal, WorkerMessages};
+use lockstep_proto::{CoordinatorMessage, Exit, OperatorCommand, Phase, RunStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::event_file::EventFile;
 use crate::grpc::{Joining, Request, ToWorker};
 use crate::history::History;
 use crate::live_line::LiveLine;
@@ -28,6 +29,16 @@ const FAREWELL: Duration = Duration::from_secs(5);
 /// Events from workers that may wait for the loop; then their streams have to.
 const EVENT_QUEUE: usize = 1024;
 
+/// Where the loop leaves what people may look at.
+#[derive(Debug)]
+pub(crate) struct Outlets {
+    pub(crate) status: watch::Sender<RunStatus>,
+    pub(crate) log: watch::Sender<EventLog>,
+    pub(crate) state_dir: Option<StateDir>,
+    pub(crate) history: Option<History>,
+    pub(crate) event_file: Option<EventFile>,
+}
+
 /// What the loop works with.
 #[derive(Debug)]
 pub(crate) struct Shell {
@@ -38,9 +49,7 @@ pub(crate) struct Shell {
     /// One task per session; one that ends means that its stream did, which it has told by then.
     readers: JoinSet<()>,
     events: mpsc::Sender<Event>,
-    status: watch::Sender<RunStatus>,
-    state_dir: Option<StateDir>,
-    history: Option<History>,
+    outlets: Outlets,
     live_line: LiveLine,
     logged: Option<Shown>,
     /// Once the run is over: how, and until when workers are waited for.
@@ -51,12 +60,7 @@ pub(crate) struct Shell {
 type Shown = (Phase, Generation, u32);
 
 impl Shell {
-    pub(crate) fn new(
-        core: Core,
-        status: watch::Sender<RunStatus>,
-        state_dir: Option<StateDir>,
-        history: Option<History>,
-    ) -> (Self, mpsc::Receiver<Event>) {
+    pub(crate) fn new(core: Core, outlets: Outlets) -> (Self, mpsc::Receiver<Event>) {
         #[expect(clippy::disallowed_methods, reason = "the coordinator's one clock")]
         let started = Instant::now();
         let (events, inbox) = mpsc::channel(EVENT_QUEUE);
@@ -67,9 +71,7 @@ impl Shell {
             last_session: 0,
             readers: JoinSet::new(),
             events,
-            status,
-            state_dir,
-            history,
+            outlets,
             live_line: LiveLine::new(),
             logged: None,
             finished: None,
@@ -86,7 +88,7 @@ impl Shell {
     ) -> anyhow::Result<Exit> {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.publish();
+        self.step(Event::Started).await?;
         loop {
             tokio::select! {
                 Some(event) = inbox.recv() => self.step(event).await?,
@@ -119,6 +121,11 @@ impl Shell {
                 drop(reply.send(self.core.workers(self.now())));
                 Ok(())
             }
+            Request::Operate(command, reply) => {
+                let answer = self.operate(command).await?;
+                drop(reply.send(answer));
+                Ok(())
+            }
         }
     }
 
@@ -131,21 +138,39 @@ impl Shell {
         self.step(Event::Connected { session, hello: Box::new(hello) }).await
     }
 
-    /// Lets the core decide, and does what it wants. That may bring further events.
+    async fn operate(
+        &mut self,
+        command: OperatorCommand,
+    ) -> anyhow::Result<Result<String, Refusal>> {
+        tracing::info!(%command, "operator asked");
+        let (effects, answer) = self.core.operate(self.now(), command);
+        self.perform(effects).await?;
+        Ok(answer)
+    }
+
     async fn step(&mut self, event: Event) -> anyhow::Result<()> {
-        let mut events = vec![event];
-        while let Some(event) = events.pop() {
-            if let Event::Lost { session, .. } = &event {
-                self.sessions.remove(session);
+        let effects = self.decide(event);
+        self.perform(effects).await
+    }
+
+    fn decide(&mut self, event: Event) -> Vec<Effect> {
+        if let Event::Lost { session, .. } = &event {
+            self.sessions.remove(session);
+        }
+        self.core.step(self.now(), event)
+    }
+
+    /// Does what the core wants, in order. That may bring further events, and they further effects.
+    async fn perform(&mut self, effects: Vec<Effect>) -> anyhow::Result<()> {
+        let changed = !effects.is_empty();
+        let mut due = VecDeque::from(effects);
+        while let Some(effect) = due.pop_front() {
+            if let Some(event) = self.carry_out(effect).await? {
+                due.extend(self.decide(event));
             }
-            let effects = self.core.step(self.now(), event);
-            let changed = !effects.is_empty();
-            for effect in effects {
-                events.extend(self.carry_out(effect).await?);
-            }
-            if changed {
-                self.publish();
-            }
+        }
+        if changed {
+            self.publish();
         }
         Ok(())
     }
@@ -163,9 +188,15 @@ impl Shell {
             }
             Effect::Applied(step) => {
                 let now = self.now();
-                if let Some(history) = &mut self.history {
+                if let Some(history) = &mut self.outlets.history {
                     history.append(now, &step);
                 }
+            }
+            Effect::Noted(event) => {
+                if let Some(file) = &mut self.outlets.event_file {
+                    file.append(&event);
+                }
+                self.outlets.log.send_modify(|log| log.push(event));
             }
             Effect::Finished(exit) => self.finished = Some((exit, self.now() + FAREWELL)),
         }
@@ -173,7 +204,7 @@ impl Shell {
     }
 
     async fn journal(&self, generation: Generation) -> anyhow::Result<()> {
-        let Some(state_dir) = self.state_dir.clone() else { return Ok(()) };
+        let Some(state_dir) = self.outlets.state_dir.clone() else { return Ok(()) };
         tokio::task::spawn_blocking(move || state_dir.journal(generation))
             .await
             .context("store the generation")?
@@ -204,7 +235,7 @@ impl Shell {
             );
         }
         self.live_line.show(self.now(), &run);
-        self.status.send_if_modified(|before| {
+        self.outlets.status.send_if_modified(|before| {
             let changed = *before != run;
             *before = run;
             changed

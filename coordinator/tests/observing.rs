@@ -98,7 +98,7 @@ async fn health_is_serving() {
     let coordinator = Coordinator::start(options(1)).await;
     let channel = Endpoint::from_shared(coordinator.uri).unwrap().connect().await.unwrap();
     let mut client = HealthClient::new(channel);
-    for service in ["", "lockstep.v1.Session", "lockstep.v1.Status"] {
+    for service in ["", "lockstep.v1.Session", "lockstep.v1.Status", "lockstep.v1.Operator"] {
         let request = HealthCheckRequest { service: service.into() };
         let answer = client.check(request).await.unwrap().into_inner();
         assert_eq!(answer.status(), ServingStatus::Serving, "`{service}`");

@@ -5,14 +5,19 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
-use crate::border::Malformed;
+use crate::border::{Malformed, clip};
 use crate::coordinator_message::CoordinatorMessage;
 use crate::limits::{MAX_MESSAGE_BYTES, SESSION_QUEUE};
+use crate::operator::OperatorCommand;
+use crate::run_event::RunEvent;
+use crate::server::{AUTHORIZATION, BEARER};
 use crate::status::{RunStatus, WorkerStatus};
 use crate::wire;
+use crate::wire::operator_client::OperatorClient as WireOperator;
 use crate::wire::session_client::SessionClient as WireSession;
 use crate::wire::status_client::StatusClient as WireStatus;
 use crate::worker_message::{Hello, WorkerMessage};
@@ -61,6 +66,9 @@ pub enum SessionError {
         /// What the transport says.
         reason: String,
     },
+    /// An operator token that no header can carry.
+    #[error("the operator token holds characters other than visible ASCII")]
+    Token,
     /// The coordinator sent something that it must not.
     #[error("the coordinator sent a malformed message")]
     Malformed(#[from] Malformed),
@@ -80,13 +88,16 @@ impl SessionError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Unreachable { .. } | Self::Full { .. } | Self::Broken { .. } => Verdict::Retry,
-            Self::Address { .. } | Self::Refused { .. } | Self::Malformed(_) => Verdict::GiveUp,
+            Self::Address { .. } | Self::Refused { .. } | Self::Token | Self::Malformed(_) => {
+                Verdict::GiveUp
+            }
         }
     }
 
     fn from_status(status: &Status) -> Self {
         let reason = status.message().to_owned();
-        if matches!(status.code(), Code::FailedPrecondition | Code::InvalidArgument) {
+        let no = [Code::FailedPrecondition, Code::InvalidArgument, Code::PermissionDenied];
+        if no.contains(&status.code()) {
             return Self::Refused { reason };
         }
         if status.code() == Code::ResourceExhausted {
@@ -193,6 +204,38 @@ impl StatusClient {
         let wire::ListWorkersResponse { workers } = list;
         Ok(workers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
     }
+
+    /// A page of events from sequence number `since` on; empty once there are no more.
+    pub async fn list_events(&mut self, since: u64) -> Result<Vec<RunEvent>, SessionError> {
+        let answer = self.client.list_events(wire::ListEventsRequest { since }).await;
+        let list = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        let wire::ListEventsResponse { events } = list;
+        Ok(events.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?)
+    }
+
+    /// All events from sequence number `since` on, as they happen.
+    pub async fn follow_events(&mut self, since: u64) -> Result<RunEvents, SessionError> {
+        let answer = self.client.follow_events(wire::FollowEventsRequest { since }).await;
+        let incoming = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        Ok(RunEvents { incoming })
+    }
+}
+
+/// Events, as they happen.
+#[derive(Debug)]
+pub struct RunEvents {
+    incoming: Streaming<wire::RunEvent>,
+}
+
+impl RunEvents {
+    /// The next event; `None` once the coordinator has ended.
+    pub async fn next(&mut self) -> Option<Result<RunEvent, SessionError>> {
+        let event = self.incoming.next().await?;
+        Some(match event {
+            Ok(event) => event.try_into().map_err(SessionError::from),
+            Err(status) => Err(SessionError::from_status(&status)),
+        })
+    }
 }
 
 /// Successive states of a run.
@@ -210,6 +253,65 @@ impl RunChanges {
             Err(status) => Err(SessionError::from_status(&status)),
         })
     }
+}
+
+/// Asks for changes of a run.
+#[derive(Debug, Clone)]
+pub struct OperatorClient {
+    client: WireOperator<Channel>,
+    authorization: Option<AsciiMetadataValue>,
+}
+
+impl OperatorClient {
+    /// Connects, with the coordinator's operator token if it has one.
+    pub async fn connect(address: &str, token: Option<&[u8]>) -> Result<Self, SessionError> {
+        let authorization = token
+            .map(|token| AsciiMetadataValue::try_from([BEARER, token].concat()))
+            .transpose()
+            .map_err(|_| SessionError::Token)?
+            .map(|mut value| {
+                value.set_sensitive(true);
+                value
+            });
+        let client =
+            WireOperator::new(channel(address).await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self { client, authorization })
+    }
+
+    /// Asks; the coordinator's sentence about what happens now.
+    pub async fn ask(&mut self, command: OperatorCommand) -> Result<String, SessionError> {
+        let authorization = self.authorization.clone();
+        let client = &mut self.client;
+        let answer = match command {
+            OperatorCommand::Stop => {
+                client.stop_run(with(authorization, wire::StopRunRequest {})).await
+            }
+            OperatorCommand::Checkpoint => {
+                client.save_checkpoint(with(authorization, wire::SaveCheckpointRequest {})).await
+            }
+            OperatorCommand::Pause => {
+                client.pause_run(with(authorization, wire::PauseRunRequest {})).await
+            }
+            OperatorCommand::Resume => {
+                client.resume_run(with(authorization, wire::ResumeRunRequest {})).await
+            }
+            OperatorCommand::Drain(worker) => {
+                let request = wire::DrainWorkerRequest { worker_uid: worker.0 };
+                client.drain_worker(with(authorization, request)).await
+            }
+        };
+        let answer = answer.map_err(|status| SessionError::from_status(&status))?.into_inner();
+        let wire::OperatorAnswer { summary } = answer;
+        Ok(clip(summary))
+    }
+}
+
+fn with<T>(authorization: Option<AsciiMetadataValue>, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(authorization) = authorization {
+        request.metadata_mut().insert(AUTHORIZATION, authorization);
+    }
+    request
 }
 
 async fn channel(address: &str) -> Result<Channel, SessionError> {

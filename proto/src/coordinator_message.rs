@@ -26,6 +26,8 @@ pub enum CoordinatorMessage {
     Stop(Stop),
     /// Exit.
     Dismiss(Dismiss),
+    /// Write a checkpoint at the next step edge of this world, and go on.
+    Save(Generation),
 }
 
 /// The run, as every worker must see it.
@@ -155,6 +157,9 @@ impl TryFrom<wire::CoordinatorMessage> for CoordinatorMessage {
             Kind::Plan(plan) => Self::Plan(plan.try_into()?),
             Kind::Abort(abort) => Self::Abort(abort.try_into()?),
             Kind::Stop(stop) => Self::Stop(stop.try_into()?),
+            Kind::Save(wire::Save { generation }) => {
+                Self::Save(Generation(Border("Save").positive("generation", generation)?))
+            }
             Kind::Dismiss(dismiss) => Self::Dismiss(dismiss.try_into()?),
         })
     }
@@ -169,6 +174,7 @@ impl From<CoordinatorMessage> for wire::CoordinatorMessage {
             CoordinatorMessage::Plan(plan) => Kind::Plan(plan.into()),
             CoordinatorMessage::Abort(abort) => Kind::Abort(abort.into()),
             CoordinatorMessage::Stop(stop) => Kind::Stop(stop.into()),
+            CoordinatorMessage::Save(world) => Kind::Save(wire::Save { generation: world.0 }),
             CoordinatorMessage::Dismiss(dismiss) => Kind::Dismiss(dismiss.into()),
         };
         Self { kind: Some(kind) }
@@ -379,10 +385,7 @@ impl TryFrom<wire::Dismiss> for Dismiss {
 
     fn try_from(dismiss: wire::Dismiss) -> Result<Self, Malformed> {
         let wire::Dismiss { exit_code, reason } = dismiss;
-        let exit = Exit::from_code(exit_code).ok_or_else(|| {
-            let problem = format!("is {exit_code}, expected 0, 42, 75 or 93");
-            Border("Dismiss").malformed("exit_code", problem)
-        })?;
+        let exit = Exit::from_wire(Border("Dismiss"), exit_code)?;
         Ok(Self { exit, reason: clip(reason) })
     }
 }
@@ -421,6 +424,7 @@ mod tests {
                 reason: "rank 1 is gone".into(),
             }),
             CoordinatorMessage::Stop(Stop { generation: Generation(3), reason: "asked".into() }),
+            CoordinatorMessage::Save(Generation(3)),
             CoordinatorMessage::Dismiss(Dismiss { exit: Exit::Done, reason: "complete".into() }),
         ];
         for message in messages {

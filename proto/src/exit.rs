@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::border::{Border, Malformed};
+
 /// Why a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -32,5 +34,13 @@ impl Exit {
         [Self::Done, Self::ConfigFault, Self::RestartMe, Self::DoNotRestart]
             .into_iter()
             .find(|exit| u32::from(exit.code()) == code)
+    }
+
+    /// The field `exit_code` of a message.
+    pub(crate) fn from_wire(message: Border, exit_code: u32) -> Result<Self, Malformed> {
+        Self::from_code(exit_code).ok_or_else(|| {
+            let problem = format!("is {exit_code}, expected 0, 42, 75 or 93");
+            message.malformed("exit_code", problem)
+        })
     }
 }

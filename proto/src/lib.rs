@@ -7,8 +7,8 @@
 //! ```
 //!
 //! * [`ids`]: newtypes of names and counts;
-//! * [`worker_message`], [`report`], [`coordinator_message`], [`status`]: the messages, as types that are valid
-//!   once they exist;
+//! * [`worker_message`], [`report`], [`coordinator_message`], [`status`], [`run_event`], [`operator`]: the
+//!   messages, as types that are valid once they exist;
 //! * [`client`], [`server`]: the gRPC services in terms of those types;
 //! * [`limits`]: how much of anything the wire may carry, and the protocol's version;
 //! * [`config`], [`layers`], [`presets`], [`validate`]: what a run computes, and how it is told;
@@ -24,8 +24,10 @@ pub mod exit;
 pub mod ids;
 pub mod layers;
 pub mod limits;
+pub mod operator;
 pub mod presets;
 pub mod report;
+pub mod run_event;
 pub mod schedule;
 pub mod server;
 pub mod status;
@@ -39,7 +41,8 @@ mod wire;
 
 pub use border::Malformed;
 pub use client::{
-    SessionClient, SessionError, SessionMessages, SessionSender, StatusClient, Verdict,
+    OperatorClient, RunEvents, SessionClient, SessionError, SessionMessages, SessionSender,
+    StatusClient, Verdict,
 };
 pub use coordinator_message::{
     Abort, CoordinatorMessage, Dismiss, LaneRange, Member, PlanWindow, Secret, StepPlan, Stop,
@@ -47,8 +50,10 @@ pub use coordinator_message::{
 };
 pub use exit::Exit;
 pub use limits::PROTOCOL_VERSION;
+pub use operator::OperatorCommand;
 pub use print::Difference;
 pub use report::{StepReport, StepReports};
+pub use run_event::{Occurrence, RunEvent};
 pub use status::{Phase, RunStatus, WorkerStatus};
 pub use worker_message::{
     CheckpointWritten, DataSet, Enlist, Goodbye, Heartbeat, Hello, TrainingState, WorkerMessage,

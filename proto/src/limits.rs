@@ -2,7 +2,7 @@
 //! only texts for people are clipped.
 
 /// Protocol version of this build; both sides of a session must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest encoded message, in bytes. A world of [`MAX_MEMBERS`] takes about a tenth of it.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -27,6 +27,9 @@ pub const MAX_REPORTS: usize = 4096;
 
 /// Most replaced samples in one report.
 pub const MAX_REPLACED_SAMPLES: usize = 65_536;
+
+/// Most events in one answer; those of the largest worlds take about half of [`MAX_MESSAGE_BYTES`].
+pub const MAX_EVENTS: usize = 256;
 
 /// Length of a generation's secret, in bytes.
 pub const SECRET_BYTES: usize = 32;

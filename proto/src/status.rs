@@ -71,6 +71,8 @@ pub enum Phase {
     Complete,
     /// Ended with an error.
     Failed,
+    /// Held at a step edge until an operator resumes it.
+    Paused,
 }
 
 impl Phase {
@@ -82,6 +84,7 @@ impl Phase {
             Self::Stopping => "stopping",
             Self::Complete => "complete",
             Self::Failed => "failed",
+            Self::Paused => "paused",
         }
     }
 }
@@ -227,6 +230,7 @@ fn phase_from_wire(phase: i32) -> Result<Phase, Malformed> {
         Ok(wire::Phase::Stopping) => Ok(Phase::Stopping),
         Ok(wire::Phase::Complete) => Ok(Phase::Complete),
         Ok(wire::Phase::Failed) => Ok(Phase::Failed),
+        Ok(wire::Phase::Paused) => Ok(Phase::Paused),
         Ok(wire::Phase::Unspecified) | Err(_) => {
             Err(Border("Run").malformed("phase", format!("is {phase}, which has no meaning")))
         }
@@ -240,6 +244,7 @@ fn phase_to_wire(phase: Phase) -> wire::Phase {
         Phase::Stopping => wire::Phase::Stopping,
         Phase::Complete => wire::Phase::Complete,
         Phase::Failed => wire::Phase::Failed,
+        Phase::Paused => wire::Phase::Paused,
     }
 }
 
@@ -310,8 +315,8 @@ mod tests {
 
     #[test]
     fn a_status_survives_the_wire_in_every_phase() {
-        use Phase::{Complete, Failed, Forming, Running, Stopping};
-        for phase in [Forming, Running, Stopping, Complete, Failed] {
+        use Phase::{Complete, Failed, Forming, Paused, Running, Stopping};
+        for phase in [Forming, Running, Stopping, Complete, Failed, Paused] {
             let status = RunStatus { phase, ..running() };
             assert_eq!(RunStatus::try_from(wire::Run::from(status.clone())).unwrap(), status);
         }

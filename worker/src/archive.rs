@@ -37,9 +37,7 @@ impl Archive {
     /// Starts writing; waits for the checkpoint before, if that is not on disk yet. A failure is
     /// reported and training goes on: older checkpoints are untouched.
     pub(crate) fn save(&mut self, snapshot: Snapshot, generation: Generation, end: &TrainerEnd) {
-        if let Err(error) = self.finish(end) {
-            tracing::error!(error = &error as &dyn std::error::Error, "checkpoint not written");
-        }
+        self.finish_or_log(end);
         let Some(folder) = self.folder.clone() else { return };
         let meta = snapshot.meta();
         let state = TrainingState {
@@ -54,6 +52,19 @@ impl Archive {
             Ok(path)
         });
         self.writing = Some(Writing { generation, state, thread });
+    }
+
+    /// Tells of a checkpoint soon after it is on disk; never waits for one.
+    pub(crate) fn tell(&mut self, end: &TrainerEnd) {
+        if self.writing.as_ref().is_some_and(|writing| writing.thread.is_finished()) {
+            self.finish_or_log(end);
+        }
+    }
+
+    fn finish_or_log(&mut self, end: &TrainerEnd) {
+        if let Err(error) = self.finish(end) {
+            tracing::error!(error = &error as &dyn std::error::Error, "checkpoint not written");
+        }
     }
 
     /// Waits until nothing is being written any more.

@@ -21,6 +21,8 @@ pub(crate) enum Order {
     Train(Box<World>, AbortHandle),
     /// More steps may be run.
     Plan(PlanWindow),
+    /// Write a checkpoint at the next step edge of the world of this generation.
+    Save(Generation),
     /// The world of this generation is over, whatever it is doing.
     Abort(Generation, String),
     /// The process ends.
@@ -37,7 +39,8 @@ const WORDS: usize = 4 * lockstep_proto::limits::MAX_PLAN_STEPS;
 /// What both sides read and write without waiting.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    stop: AtomicBool,
+    /// The newest world that was asked to stop.
+    stop: AtomicU64,
     leave: AtomicBool,
     generation: AtomicU64,
     step: AtomicU64,
@@ -45,29 +48,27 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Asks the trainer to stop at the next step edge that all ranks agree on.
-    pub(crate) fn request_stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+    /// Asks the trainer to stop the world of this generation at the next step edge that all ranks agree on. A request
+    /// that comes late, when the other ranks have stopped it already, says nothing about the next world.
+    pub(crate) fn request_stop(&self, generation: Generation) {
+        self.stop.store(generation.0, Ordering::Relaxed);
     }
 
-    /// As [`Shared::request_stop`], and not to enlist again.
+    /// Asks the trainer to stop whatever world it is in, and not to enlist again.
     pub(crate) fn request_leave(&self) {
         self.leave.store(true, Ordering::Relaxed);
-        self.request_stop();
     }
 
-    pub(crate) fn wants_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    pub(crate) fn wants_stop(&self, generation: Generation) -> bool {
+        self.wants_leave() || self.stop.load(Ordering::Relaxed) == generation.0
     }
 
     pub(crate) fn wants_leave(&self) -> bool {
         self.leave.load(Ordering::Relaxed)
     }
 
-    /// A world has ended: a request to stop it is fulfilled.
     pub(crate) fn world_ended(&self) {
         self.generation.store(0, Ordering::Relaxed);
-        self.stop.store(self.wants_leave(), Ordering::Relaxed);
     }
 
     pub(crate) fn progress(&self, generation: Generation, step: u64, sequence: u64) {

@@ -209,8 +209,9 @@ impl Session {
             }
             CoordinatorMessage::Stop(stop) => {
                 tracing::info!(reason = stop.reason, "stopping at the next step edge");
-                self.end.shared.request_stop();
+                self.end.shared.request_stop(stop.generation);
             }
+            CoordinatorMessage::Save(generation) => self.order(Order::Save(generation)).await,
             CoordinatorMessage::Welcome(_) | CoordinatorMessage::Dismiss(_) => {
                 unreachable!("the caller has dealt with these")
             }

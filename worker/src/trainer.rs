@@ -68,7 +68,7 @@ pub(crate) fn run(equipment: Equipment, mut end: TrainerEnd) -> Result<(), Train
         match order {
             Order::Welcomed(welcome) => return Trainer::new(equipment, end, *welcome)?.run(),
             Order::Quit => break,
-            Order::Train(..) | Order::Plan(_) | Order::Abort(..) => {}
+            Order::Train(..) | Order::Plan(_) | Order::Save(_) | Order::Abort(..) => {}
         }
     }
     Ok(())
@@ -111,7 +111,7 @@ impl Trainer {
                         break;
                     }
                 }
-                Order::Plan(_) | Order::Abort(..) => {} // of a world that is over
+                Order::Plan(_) | Order::Save(_) | Order::Abort(..) => {} // of a world that is over
             }
         }
         self.archive.finish(&self.end)?;
@@ -133,7 +133,7 @@ impl Trainer {
         let mut loader = self.start_loader(world)?;
         let mut plans = VecDeque::new();
         while self.step.0 < world.total_steps {
-            let plan = match self.next_plan(generation, &mut plans) {
+            let plan = match self.next_plan(world, &mut plans) {
                 Ok(plan) => plan,
                 Err(ended) => return Ok(ended),
             };
@@ -194,9 +194,10 @@ impl Trainer {
     /// The plan of the present step; waits for the coordinator only when no window is left.
     fn next_plan(
         &mut self,
-        generation: Generation,
+        world: &World,
         plans: &mut VecDeque<StepPlan>,
     ) -> Result<StepPlan, Ended> {
+        let generation = world.generation;
         loop {
             while plans.front().is_some_and(|plan| plan.step < self.step) {
                 plans.pop_front();
@@ -212,6 +213,7 @@ impl Trainer {
                 Order::Plan(window) if window.generation == generation => {
                     plans.extend(window.steps);
                 }
+                Order::Save(wanted) if wanted == generation => self.save(world),
                 Order::Abort(aborted, reason) if aborted == generation => {
                     return Err(Ended::Aborted(reason));
                 }
@@ -219,7 +221,7 @@ impl Trainer {
                     return Err(Ended::Aborted("the coordinator has started again".into()));
                 }
                 Order::Quit => return Err(Ended::Quit),
-                Order::Plan(_) | Order::Abort(..) | Order::Train(..) => {}
+                Order::Plan(_) | Order::Save(_) | Order::Abort(..) | Order::Train(..) => {}
             }
         }
     }
@@ -242,7 +244,7 @@ impl Trainer {
         debug_assert_eq!(batch.cursor, self.cursor.0, "the loader follows the cursor");
         let views = self.views(&batch);
         let rates = Rates { learning_rate: plan.learning_rate, decay: plan.decay };
-        let stop = self.end.shared.wants_stop();
+        let stop = self.end.shared.wants_stop(world.generation);
         let audit = Audit::begin(&self.config.audit, (plan.step, world.rank), &mut self.model);
         let outcome = step(&mut self.model, &views, rates, stop, comm)?;
 
@@ -267,6 +269,7 @@ impl Trainer {
         {
             self.save(world);
         }
+        self.archive.tell(&self.end);
         loader.recycle(batch);
         Ok(edge)
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use lockstep_proto::ids::{Rank, Slot};
 use lockstep_proto::server::Refusal;
-use lockstep_proto::{CoordinatorMessage, DataSet, Dismiss, Hello, PROTOCOL_VERSION, Welcome};
+use lockstep_proto::{
+    CoordinatorMessage, DataSet, Dismiss, Hello, Occurrence, PROTOCOL_VERSION, Welcome,
+};
 
 use crate::core::{Core, State};
 use crate::event::SessionId;
@@ -20,6 +22,12 @@ impl Core {
     }
 
     fn admit(&mut self, hello: &Hello) -> Result<Slot, Refusal> {
+        if self.drained.contains(&hello.worker) {
+            return Err(Refusal::Mismatch(format!(
+                "the operator has drained worker {}; start another process in its place",
+                hello.worker.0
+            )));
+        }
         let run = &self.settings.config.run;
         let admission = Admission {
             run_id: &run.id,
@@ -43,6 +51,11 @@ impl Core {
             self.close(holder, Some(Refusal::Mismatch(text.clone())));
             self.lost(holder, &text);
         }
+        self.note(Occurrence::WorkerJoined {
+            worker: hello.worker.clone(),
+            slot,
+            host: hello.host.clone(),
+        });
         self.roster.insert(id, Session::new(hello, slot, now));
         let config = self.settings.config.clone();
         let heartbeat = Duration::from_millis(config.control.heartbeat_ms.into());
@@ -56,6 +69,11 @@ impl Core {
 
     pub(crate) fn lost(&mut self, id: SessionId, why: &str) {
         let Some(session) = self.roster.remove(id) else { return };
+        self.note(Occurrence::WorkerLeft {
+            worker: session.worker.clone(),
+            slot: session.slot,
+            reason: why.to_owned(),
+        });
         if let Some(rank) = session.rank() {
             let reason = format!("{} is gone: {why}", name(rank, &session));
             self.fail_world(vec![rank], &reason);

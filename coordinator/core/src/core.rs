@@ -1,13 +1,14 @@
 //! The machine: one function per event, and the transitions between its states.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::ids::{Generation, Rank};
+use lockstep_proto::ids::{Generation, Rank, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
-    Abort, CoordinatorMessage, Dismiss, Enlist, Exit, Phase, PlanWindow, Secret, Stop,
-    WorkerMessage, World, WorldEnd, WorldEnded,
+    Abort, CoordinatorMessage, Dismiss, Enlist, Exit, Occurrence, Phase, PlanWindow, RunEvent,
+    Secret, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 
 use crate::admission::name;
@@ -31,12 +32,20 @@ pub struct Settings {
     pub seed: Secret,
     /// Highest generation that was ever announced; 0: none.
     pub last_generation: Generation,
+    /// Time since 1970 (UTC) at which `now` is zero.
+    pub started: Duration,
+    /// Sequence number of the first event that this machine notes, at least 1.
+    pub next_event: u64,
+    /// Whether the run was paused when the coordinator before this one ended.
+    pub paused: bool,
 }
 
 /// One run, as the coordinator sees it. `now` is always time since the coordinator started.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) settings: Settings,
+    /// Time of the event that is being applied.
+    pub(crate) now: Duration,
     pub(crate) roster: Roster,
     /// Known once a worker has brought the data set.
     pub(crate) plan: Option<RunPlan>,
@@ -44,6 +53,13 @@ pub struct Core {
     pub(crate) generation: Generation,
     pub(crate) progress: Progress,
     fruitless_worlds: u32,
+    /// Whether an operator holds the run: no world forms.
+    pub(crate) paused: bool,
+    /// Workers that an operator sent away: one entry per such call.
+    pub(crate) drained: BTreeSet<WorkerUid>,
+    next_event: u64,
+    /// When a world was broken that no later one has made good by a step.
+    broken_since: Option<Duration>,
     effects: Vec<Effect>,
 }
 
@@ -71,26 +87,35 @@ impl Core {
     pub fn new(settings: Settings) -> Self {
         Self {
             generation: settings.last_generation,
+            next_event: settings.next_event,
+            paused: settings.paused,
             settings,
+            now: Duration::ZERO,
             roster: Roster::default(),
             plan: None,
             state: State::Forming { after: None },
             progress: Progress::default(),
             fruitless_worlds: 0,
+            drained: BTreeSet::new(),
+            broken_since: None,
             effects: Vec::new(),
         }
     }
 
     /// Applies one event. Same events in the same order give the same effects.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
+        self.now = now;
         match event {
+            Event::Started => {
+                self.note(Occurrence::CoordinatorStarted { generation: self.generation });
+            }
             Event::Connected { session, hello } => self.connected(now, session, *hello),
             Event::Message { session, message } => self.heard(now, session, message),
             Event::Lost { session, why } => self.lost(session, &why),
             Event::Tick => self.end_silent_sessions(now),
             Event::StopRequested => self.stop_requested(),
         }
-        std::mem::take(&mut self.effects)
+        self.take_effects()
     }
 
     fn heard(&mut self, now: Duration, id: SessionId, message: WorkerMessage) {
@@ -104,7 +129,12 @@ impl Core {
             WorkerMessage::Reports(reports) => self.reports(id, &reports),
             WorkerMessage::WorldEnded(ended) => self.world_ended(id, &ended),
             WorkerMessage::CheckpointWritten(written) => {
-                self.progress.checkpoint = self.progress.checkpoint.max(Some(written.state.step));
+                let step = written.state.step;
+                self.progress.checkpoint = self.progress.checkpoint.max(Some(step));
+                if let State::Running(world) = &mut self.state {
+                    world.saving = false;
+                }
+                self.note(Occurrence::CheckpointSaved { step, path: written.path });
             }
             WorkerMessage::Goodbye(goodbye) => {
                 self.close(id, None);
@@ -123,6 +153,9 @@ impl Core {
         let Some(session) = self.roster.get_mut(id) else { return };
         if session.rank().is_some() {
             return self.break_off(id, "enlisted before it ended its world");
+        }
+        if self.drained.contains(&session.worker) {
+            return self.dismiss_drained(id);
         }
         session.standing = Standing::Enlisted(enlist);
         self.form_if_ready();
@@ -164,9 +197,9 @@ impl Core {
 
     // Transitions.
 
-    fn form_if_ready(&mut self) {
+    pub(crate) fn form_if_ready(&mut self) {
         let expected = self.settings.config.run.world as usize;
-        let waiting = matches!(self.state, State::Forming { .. });
+        let waiting = matches!(self.state, State::Forming { .. }) && !self.paused;
         if !waiting || self.roster.len() < expected {
             return;
         }
@@ -191,6 +224,11 @@ impl Core {
     fn announce(&mut self, world: &World, sessions: &[SessionId]) {
         self.generation = world.generation;
         self.effects.push(Effect::Journal(world.generation));
+        self.note(Occurrence::WorldFormed {
+            generation: world.generation,
+            step: world.start.step,
+            slots: world.members.iter().map(|member| member.slot).collect(),
+        });
         self.progress.restart(world.start);
         for (rank, id) in (0..).map(Rank).zip(sessions) {
             let session = self.roster.get_mut(*id).expect("it has just enlisted");
@@ -214,14 +252,18 @@ impl Core {
     /// All ranks have left the world, none because of a failure.
     fn world_over(&mut self) {
         let State::Running(world) = &self.state else { return };
-        let generation = world.generation.0;
+        let generation = world.generation;
+        let reason = world.stopping.as_ref().map_or("", |stopping| &stopping.why).to_owned();
+        let ends_run = world.ends_run().is_some();
         self.fruitless_worlds = 0;
         if world.ends.iter().all(|end| *end == WorldEnd::Complete) {
-            self.complete();
-        } else if let Some(why) = world.stopping.clone() {
-            self.stopped(&why);
+            return self.complete();
+        }
+        self.note(Occurrence::WorldStopped { generation, reason: reason.clone() });
+        if ends_run {
+            self.stopped(&reason);
         } else {
-            let after = Some(format!("generation {generation} stopped at a step edge"));
+            let after = Some(format!("generation {} stopped at a step edge", generation.0));
             self.state = State::Forming { after };
         }
     }
@@ -229,10 +271,11 @@ impl Core {
     /// The world is broken: whoever is still in it is told to leave.
     pub(crate) fn fail_world(&mut self, culprits: Vec<Rank>, reason: &str) {
         let State::Running(world) = &self.state else { return };
-        let (generation, stopping) = (world.generation, world.stopping.clone());
+        let (generation, ends_run) = (world.generation, world.ends_run().map(ToOwned::to_owned));
         self.fruitless_worlds = if world.progressed() { 0 } else { self.fruitless_worlds + 1 };
+        self.broken_since = self.broken_since.or(Some(self.now));
         self.abort_members(generation, culprits, reason);
-        if let Some(why) = stopping {
+        if let Some(why) = ends_run {
             self.stopped(&format!("{why}; not at a step edge, since {reason}"));
         } else if self.fruitless_worlds >= MAX_FRUITLESS_WORLDS {
             self.fail(format!(
@@ -252,7 +295,13 @@ impl Core {
     }
 
     fn abort_members(&mut self, generation: Generation, culprits: Vec<Rank>, reason: &str) {
-        let abort = Abort { generation, culprits, reason: reason.to_owned() };
+        let reason = reason.to_owned();
+        self.note(Occurrence::WorldAborted {
+            generation,
+            culprits: culprits.clone(),
+            reason: reason.clone(),
+        });
+        let abort = Abort { generation, culprits, reason };
         for (id, _) in self.roster.members() {
             let session = self.roster.get_mut(id).expect("members have sessions");
             session.standing = Standing::Idle;
@@ -261,26 +310,12 @@ impl Core {
         }
     }
 
-    fn stop_requested(&mut self) {
-        let why = "the operator asked for it";
-        match &mut self.state {
-            State::Running(world) if world.stopping.is_none() => {
-                world.stopping = Some(why.to_owned());
-                let stop = Stop { generation: world.generation, reason: why.to_owned() };
-                self.send_to_members(&CoordinatorMessage::Stop(stop));
-            }
-            State::Running(_) => self.stopped("the operator asked twice"),
-            State::Forming { .. } => self.stopped(why),
-            State::Over(_) => {}
-        }
-    }
-
     fn complete(&mut self) {
         let reason = format!("all {} steps are applied", self.progress.step.0);
         self.end(Verdict { phase: Phase::Complete, exit: Exit::Done, reason });
     }
 
-    fn stopped(&mut self, why: &str) {
+    pub(crate) fn stopped(&mut self, why: &str) {
         let reason = format!("stopped at step {}: {why}", self.progress.step.0);
         self.end(Verdict { phase: Phase::Stopping, exit: Exit::Done, reason });
     }
@@ -297,6 +332,7 @@ impl Core {
             session.over = self.generation;
             self.send(id, CoordinatorMessage::Dismiss(dismiss.clone()));
         }
+        self.note(Occurrence::RunEnded { exit: verdict.exit, reason: verdict.reason.clone() });
         self.effects.push(Effect::Finished(verdict.exit));
         self.state = State::Over(verdict);
     }
@@ -311,15 +347,35 @@ impl Core {
         }
     }
 
+    /// Adds an event to what people may ask for.
+    pub(crate) fn note(&mut self, what: Occurrence) {
+        let unix_ms = millis(self.settings.started + self.now);
+        let event = RunEvent { sequence: self.next_event, unix_ms, what };
+        self.next_event += 1;
+        self.effects.push(Effect::Noted(event));
+    }
+
+    /// A world has applied a step: whatever was broken before is made good.
+    pub(crate) fn note_recovery(&mut self, generation: Generation) {
+        if let Some(since) = self.broken_since.take() {
+            let after_ms = millis(self.now.saturating_sub(since));
+            self.note(Occurrence::TrainingRecovered { generation, after_ms });
+        }
+    }
+
     pub(crate) fn emit(&mut self, effect: Effect) {
         self.effects.push(effect);
+    }
+
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
     }
 
     pub(crate) fn send(&mut self, session: SessionId, message: CoordinatorMessage) {
         self.effects.push(Effect::Send { session, message });
     }
 
-    fn send_to_members(&mut self, message: &CoordinatorMessage) {
+    pub(crate) fn send_to_members(&mut self, message: &CoordinatorMessage) {
         for (id, _) in self.roster.members() {
             self.send(id, message.clone());
         }
@@ -328,4 +384,8 @@ impl Core {
     pub(crate) fn close(&mut self, session: SessionId, refusal: Option<Refusal>) {
         self.effects.push(Effect::Close { session, refusal });
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -2,7 +2,7 @@
 
 use lockstep_proto::ids::{Cursor, Generation, Step};
 use lockstep_proto::server::Refusal;
-use lockstep_proto::{CoordinatorMessage, Exit, Hello, WorkerMessage};
+use lockstep_proto::{CoordinatorMessage, Exit, Hello, RunEvent, WorkerMessage};
 use serde::Serialize;
 
 /// One stream of one worker. The shell numbers them; a number is never used twice.
@@ -12,6 +12,8 @@ pub struct SessionId(pub u64);
 /// What happened outside.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// The shell is ready. Comes first, and once.
+    Started,
     /// A worker opened a stream and said hello.
     Connected {
         /// The new stream.
@@ -60,6 +62,8 @@ pub enum Effect {
     },
     /// A step was applied by all ranks.
     Applied(AppliedStep),
+    /// Something happened that people may ask for later.
+    Noted(RunEvent),
     /// The run is over for this process; end once the workers have heard of it.
     Finished(Exit),
 }

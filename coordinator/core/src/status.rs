@@ -9,7 +9,7 @@ use crate::core::{Core, State};
 use crate::plan::RunPlan;
 use crate::progress::per_second;
 use crate::roster::Session;
-use crate::world::LiveWorld;
+use crate::world::{LiveWorld, Stopping};
 
 /// Slots that a sentence lists before it says "and more".
 const MAX_LISTED: usize = 8;
@@ -23,7 +23,9 @@ impl Core {
             State::Over(verdict) => match verdict.phase {
                 Phase::Complete => format!("complete: {}", verdict.reason),
                 Phase::Failed => format!("failed: {}", verdict.reason),
-                Phase::Forming | Phase::Running | Phase::Stopping => verdict.reason.clone(),
+                Phase::Forming | Phase::Running | Phase::Stopping | Phase::Paused => {
+                    verdict.reason.clone()
+                }
             },
         }
     }
@@ -33,10 +35,16 @@ impl Core {
         let ready = self.roster.by_slot().filter(|(_, s)| s.enlisted().is_some()).count();
         let absent = (0..expected).map(Slot).filter(|slot| self.roster.holder(*slot).is_none());
         let absent = list(absent.map(|slot| slot.0));
-        let mut parts = vec![format!(
-            "waiting for workers: {} of {expected} connected, {ready} ready",
-            self.roster.len()
-        )];
+        let connected = self.roster.len();
+        let mut parts = vec![if self.paused {
+            format!(
+                "paused at step {} until `coordinator resume`: {connected} of {expected} workers \
+                 connected, {ready} ready",
+                self.progress.step.0
+            )
+        } else {
+            format!("waiting for workers: {connected} of {expected} connected, {ready} ready")
+        }];
         if !absent.is_empty() {
             parts.push(format!("absent: slot {absent}"));
         }
@@ -47,7 +55,7 @@ impl Core {
     fn explain_running(&self, world: &LiveWorld) -> String {
         let generation = world.generation.0;
         let ranks = list(self.roster.members().iter().map(|(_, rank)| rank.0));
-        if let Some(why) = &world.stopping {
+        if let Some(Stopping { why, .. }) = &world.stopping {
             return format!(
                 "stopping generation {generation} at a step edge, since {why}; waiting for rank {ranks}"
             );
@@ -119,6 +127,7 @@ impl Core {
 
     fn phase(&self) -> Phase {
         match &self.state {
+            State::Forming { .. } if self.paused => Phase::Paused,
             State::Forming { .. } => Phase::Forming,
             State::Running(world) if world.stopping.is_some() => Phase::Stopping,
             State::Running(_) => Phase::Running,

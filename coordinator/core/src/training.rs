@@ -112,6 +112,8 @@ impl Core {
         }
         if step > world.newest {
             world.newest = step;
+            let generation = world.generation;
+            self.note_recovery(generation);
             self.feed();
         }
     }

@@ -24,10 +24,28 @@ pub(crate) struct LiveWorld {
     pub(crate) digests: Digests,
     /// How the ranks ended that have ended.
     pub(crate) ends: Vec<WorldEnd>,
-    /// Why it was asked to stop.
-    pub(crate) stopping: Option<String>,
+    /// Whether it was asked to end at a step edge.
+    pub(crate) stopping: Option<Stopping>,
+    /// Whether rank 0 was asked for a checkpoint that is not on disk yet.
+    pub(crate) saving: bool,
     /// Newest step in flight that a member named.
     pub(crate) newest: Step,
+}
+
+/// A world's end at a step edge.
+#[derive(Debug, Clone)]
+pub(crate) struct Stopping {
+    pub(crate) why: String,
+    pub(crate) then: Then,
+}
+
+/// What comes after a world that was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// The end of the run.
+    End,
+    /// Another world, once it may form.
+    Form,
 }
 
 impl LiveWorld {
@@ -41,6 +59,7 @@ impl LiveWorld {
             digests: Digests::new(world.members.len()),
             ends: Vec::new(),
             stopping: None,
+            saving: false,
             newest: world.start.step,
         }
     }
@@ -53,6 +72,12 @@ impl LiveWorld {
     /// Steps whose plan was sent.
     pub(crate) fn planned(&self) -> Range<Step> {
         self.start.step..self.feed.next
+    }
+
+    /// Why the run ends with it, if it was asked to.
+    pub(crate) fn ends_run(&self) -> Option<&str> {
+        let stopping = self.stopping.as_ref().filter(|stopping| stopping.then == Then::End)?;
+        Some(&stopping.why)
     }
 
     /// Whether every rank has left it.

@@ -1,16 +1,19 @@
-//! Many random runs of the machine, with delayed messages and lost workers, against its invariants.
+//! Many random runs of the machine, with delayed messages, lost workers and impatient operators, against its
+//! invariants.
 //!
-//! Replay one failure: `SIM_SEED=1234 cargo test -p lockstep-core --test simulation`.
+//! More of them: `SIM_SEEDS=100000 cargo test -p lockstep-core --test simulation`.
+//! Replay one failure: the same with `SIM_SEED=1234`.
 
 mod support;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use lockstep_core::{Core, Effect, Event, SessionId};
-use lockstep_proto::ids::{Digest, Generation, Step};
+use lockstep_proto::ids::{Digest, Generation, Step, WorkerUid};
 use lockstep_proto::{
-    CoordinatorMessage, Phase, StepPlan, StepReport, WorkerMessage, World, WorldEnd,
+    CheckpointWritten, CoordinatorMessage, OperatorCommand, Phase, StepPlan, StepReport, Stop,
+    WorkerMessage, World, WorldEnd,
 };
 use support::{TOTAL_STEPS, config, core, ended, enlist, hello_at, report, reports, state};
 
@@ -34,8 +37,19 @@ fn progress_resumes_after_the_faults_stop() {
             assert!(run.core.explain().contains("without a step"), "seed {seed}");
             continue;
         }
+        run.ask(&OperatorCommand::Resume);
+        let failure_in_flight = run.failure_in_flight();
         run.settle();
-        assert_eq!(run.core.status().phase, Phase::Complete, "seed {seed}: {}", run.core.explain());
+        assert!(run.over, "seed {seed}: {}", run.core.explain());
+        let phase = run.core.status().phase;
+        let fine = match phase {
+            Phase::Complete => true,
+            Phase::Stopping => run.stop_asked,
+            // The third failure in a row was on its way when the faults stopped.
+            Phase::Failed => failure_in_flight,
+            Phase::Forming | Phase::Running | Phase::Paused => false,
+        };
+        assert!(fine, "seed {seed}: {}", run.core.explain());
     }
 }
 
@@ -46,6 +60,8 @@ struct Worker {
     /// Steps that its state holds; `None`: it has none.
     held: Option<u64>,
     world: Option<(Generation, u64)>,
+    /// World that it was asked to stop.
+    stop: Option<Generation>,
     /// First step that is not planned.
     planned: u64,
     to_core: VecDeque<WorkerMessage>,
@@ -66,6 +82,22 @@ struct Run {
     in_live: Vec<u64>,
     last_generation: Generation,
     plans: BTreeMap<Step, StepPlan>,
+    /// Where the ranks of a world have agreed to stop.
+    edges: BTreeMap<Generation, u64>,
+    paused: bool,
+    stop_asked: bool,
+    over: bool,
+    drained: BTreeSet<WorkerUid>,
+}
+
+/// Whatever the reason, a failing seed is told.
+impl Drop for Run {
+    #[expect(clippy::print_stderr, reason = "a failing test tells how to repeat it")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay with SIM_SEED={}", self.seed);
+        }
+    }
 }
 
 impl Run {
@@ -81,21 +113,30 @@ impl Run {
             in_live: Vec::new(),
             last_generation: Generation(0),
             plans: BTreeMap::new(),
+            edges: BTreeMap::new(),
+            paused: false,
+            stop_asked: false,
+            over: false,
+            drained: BTreeSet::new(),
         }
     }
 
-    /// Random joins, losses, failures, steps and deliveries.
+    /// Random joins, losses, failures, steps, deliveries and orders.
     fn churn(&mut self) {
         for _ in 0..TURNS {
             self.now += Duration::from_millis(self.dice.below(40));
             let slot = u32::try_from(self.dice.below(WORKERS.into())).expect("fewer than WORKERS");
-            match self.dice.below(40) {
+            match self.dice.below(46) {
                 0 => self.kill(slot),
                 1 => self.fail(slot),
                 2..=6 => self.start(slot),
                 7..=18 => self.work(slot),
                 19..=28 => self.deliver_to_core(slot),
                 29..=38 => self.deliver_from_core(slot),
+                39 => self.ask(&OperatorCommand::Pause),
+                40..=42 => self.ask(&OperatorCommand::Resume),
+                43 => self.ask(&OperatorCommand::Checkpoint),
+                44 => self.drain_or_stop(slot),
                 _ => self.apply(Event::Tick),
             }
         }
@@ -113,6 +154,12 @@ impl Run {
         }
     }
 
+    fn failure_in_flight(&self) -> bool {
+        self.workers.values().flat_map(|worker| &worker.to_core).any(|message| {
+            matches!(message, WorkerMessage::WorldEnded(ended) if ended.reason == WorldEnd::Failed)
+        })
+    }
+
     fn start(&mut self, slot: u32) {
         if self.workers.contains_key(&slot) {
             return;
@@ -123,6 +170,7 @@ impl Run {
             session: self.sessions,
             held,
             world: None,
+            stop: None,
             planned: 0,
             to_core: VecDeque::new(),
             from_core: VecDeque::new(),
@@ -152,11 +200,59 @@ impl Run {
         }
     }
 
+    fn drain_or_stop(&mut self, slot: u32) {
+        if self.dice.below(10) == 0 {
+            return self.ask(&OperatorCommand::Stop);
+        }
+        let Some(worker) = self.workers.get(&slot) else { return };
+        let uid = WorkerUid(format!("w{}", worker.session));
+        self.ask(&OperatorCommand::Drain(uid.clone()));
+        if !self.over {
+            self.drained.insert(uid);
+        }
+    }
+
+    /// Gives an order, twice: the second changes nothing.
+    fn ask(&mut self, command: &OperatorCommand) {
+        let seed = self.seed;
+        match command {
+            OperatorCommand::Pause => self.paused = true,
+            OperatorCommand::Resume => self.paused = false,
+            OperatorCommand::Stop => self.stop_asked = true,
+            OperatorCommand::Checkpoint | OperatorCommand::Drain(_) => {}
+        }
+        let (effects, _) = self.core.operate(self.now, command.clone());
+        self.perform(effects);
+        let (again, _) = self.core.operate(self.now, command.clone());
+        assert!(again.is_empty(), "seed {seed}: {command} is not idempotent: {again:?}");
+    }
+
+    /// The step behind which a world stops: no rank is further when the first one says that it wants to.
+    fn edge(&mut self, generation: Generation, wants_stop: bool) -> Option<u64> {
+        if wants_stop && !self.edges.contains_key(&generation) {
+            let steps = self.workers.values().filter_map(|worker| worker.world);
+            let newest = steps.filter(|(theirs, _)| *theirs == generation).map(|(_, step)| step);
+            let edge = newest.max()? + 1;
+            // Behind the last step there is nobody left to agree with.
+            if edge <= TOTAL_STEPS {
+                self.edges.insert(generation, edge);
+            }
+        }
+        self.edges.get(&generation).copied()
+    }
+
     /// Applies one planned step, or ends the world after the last.
     fn work(&mut self, slot: u32) {
         let Some(worker) = self.workers.get_mut(&slot) else { return };
         let Some((generation, step)) = worker.world else { return };
-        if step == TOTAL_STEPS {
+        let wants_stop = worker.stop == Some(generation);
+        let edge = self.edge(generation, wants_stop);
+        let worker = self.workers.get_mut(&slot).expect("it lives");
+        if edge == Some(step) {
+            worker.world = None;
+            worker.to_core.push_back(ended(generation.0, WorldEnd::Stopped));
+            self.enlist(slot);
+        } else if step == TOTAL_STEPS {
             worker.world = None;
             worker.to_core.push_back(ended(generation.0, WorldEnd::Complete));
             // As after every world: should another rank fail now, this one holds the last state.
@@ -202,13 +298,26 @@ impl Run {
                 }
             }
             Some(CoordinatorMessage::Dismiss(_)) => worker.world = None,
-            Some(CoordinatorMessage::Welcome(_) | CoordinatorMessage::Stop(_)) | None => {}
+            Some(CoordinatorMessage::Stop(stop)) => worker.stop = Some(stop.generation),
+            Some(CoordinatorMessage::Save(wanted)) => {
+                if let Some((generation, step)) = worker.world.filter(|world| world.0 == wanted) {
+                    let (state, path) = (state(step), String::new());
+                    let written = CheckpointWritten { generation, state, path };
+                    worker.to_core.push_back(WorkerMessage::CheckpointWritten(written));
+                }
+            }
+            Some(CoordinatorMessage::Welcome(_)) | None => {}
         }
     }
 
     /// Steps the machine, checks what it wants, and puts messages on their way.
     fn apply(&mut self, event: Event) {
-        for effect in self.core.step(self.now, event) {
+        let effects = self.core.step(self.now, event);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
             match effect {
                 Effect::Journal(generation) => self.check_journal(generation),
                 Effect::Send { session, message } => self.send(session.0, message),
@@ -216,7 +325,8 @@ impl Run {
                     self.in_live.retain(|member| *member != session.0);
                     self.workers.retain(|_, worker| worker.session != session.0);
                 }
-                Effect::Applied(_) | Effect::Finished(_) => {}
+                Effect::Finished(_) => self.over = true,
+                Effect::Applied(_) | Effect::Noted(_) => {}
             }
         }
     }
@@ -224,6 +334,8 @@ impl Run {
     fn check_journal(&mut self, generation: Generation) {
         let seed = self.seed;
         assert!(generation > self.last_generation, "seed {seed}: generations must grow");
+        assert!(!self.paused, "seed {seed}: a world forms in a pause");
+        assert!(!self.over, "seed {seed}: a world forms behind the end");
         assert!(self.in_live.is_empty(), "seed {seed}: two live worlds: {:?}", self.in_live);
         self.last_generation = generation;
         self.live = None;
@@ -244,7 +356,15 @@ impl Run {
             CoordinatorMessage::Abort(_) | CoordinatorMessage::Dismiss(_) => {
                 self.in_live.retain(|member| *member != session);
             }
-            CoordinatorMessage::Welcome(_) | CoordinatorMessage::Stop(_) => {}
+            CoordinatorMessage::Stop(Stop { generation, .. }) => {
+                assert!(self.in_live.contains(&session), "seed {seed}: a stop for a stranger");
+                assert_eq!(*generation, self.last_generation, "seed {seed}: a stale stop");
+            }
+            CoordinatorMessage::Save(generation) => {
+                assert!(self.in_live.contains(&session), "seed {seed}: a stranger is to save");
+                assert_eq!(*generation, self.last_generation, "seed {seed}: a stale order");
+            }
+            CoordinatorMessage::Welcome(_) => {}
         }
         if let Some(worker) = self.workers.values_mut().find(|worker| worker.session == session) {
             worker.from_core.push_back(message);
@@ -262,6 +382,8 @@ impl Run {
             .collect();
         let lanes: Vec<_> = (0..config(WORKERS).data.lanes).collect();
         assert_eq!(dealt, lanes, "seed {seed}: every lane once");
+        let drained = world.members.iter().find(|member| self.drained.contains(&member.worker));
+        assert_eq!(drained, None, "seed {seed}: a drained worker is back");
         let newest = self.workers.values().map(|worker| worker.held.unwrap_or(0)).max();
         assert_eq!(Some(world.start.step.0), newest, "seed {seed}: not the newest state");
         let source = &world.members[world.state_source.0 as usize];
@@ -291,8 +413,10 @@ impl Dice {
 }
 
 fn seeds() -> Vec<u64> {
-    match std::env::var("SIM_SEED") {
-        Ok(seed) => vec![seed.parse().expect("SIM_SEED is a number")],
-        Err(_) => (0..500).collect(),
-    }
+    let number = |name| {
+        let text = std::env::var(name).ok()?;
+        Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+    };
+    let all = || (0..number("SIM_SEEDS").unwrap_or(5000)).collect();
+    number("SIM_SEED").map_or_else(all, |seed| vec![seed])
 }

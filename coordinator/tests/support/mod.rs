@@ -41,6 +41,7 @@ pub(crate) fn options(world: u32) -> Options {
         metrics_listen: any_port,
         state_dir: None,
         reports: None,
+        operator_token_file: None,
         port_file: None,
     }
 }
@@ -53,6 +54,12 @@ impl Coordinator {
         let (stop, stops) = mpsc::channel(2);
         let ended = tokio::spawn(server.run(ReceiverStream::new(stops)));
         Self { uri, metrics, stop, ended }
+    }
+
+    /// Ends it without a word, as a crash does.
+    pub(crate) async fn kill(self) {
+        self.ended.abort();
+        assert!(self.ended.await.expect_err("it had no time to end").is_cancelled());
     }
 
     pub(crate) async fn ended(self) -> Exit {

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use lockstep_core::{Core, Effect, Event, SessionId, Settings};
@@ -9,8 +10,8 @@ use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
 use lockstep_proto::{
-    CoordinatorMessage, DataSet, Enlist, Heartbeat, Hello, PROTOCOL_VERSION, Secret, StepReport,
-    StepReports, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
+    CoordinatorMessage, DataSet, Enlist, Heartbeat, Hello, Occurrence, PROTOCOL_VERSION, Secret,
+    StepReport, StepReports, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 
 pub(crate) const VERSION: &str = "0.1.0";
@@ -18,12 +19,14 @@ pub(crate) const RUN: &str = "tiny";
 pub(crate) const TOTAL_STEPS: u64 = 20;
 
 pub(crate) fn config(world: u32) -> RunConfig {
-    let layers = Layers {
-        preset: Some("tiny".into()),
-        flags: vec![("run.world".into(), world.to_string())],
-        ..Layers::default()
-    };
-    layers.resolve().expect("the preset is valid").config
+    // Resolved once: simulations ask for it many thousand times.
+    static TINY: LazyLock<RunConfig> = LazyLock::new(|| {
+        let layers = Layers { preset: Some("tiny".into()), ..Layers::default() };
+        layers.resolve().expect("the preset is valid").config
+    });
+    let mut config = TINY.clone();
+    config.run.world = world;
+    config
 }
 
 pub(crate) fn core(world: u32) -> Core {
@@ -32,6 +35,9 @@ pub(crate) fn core(world: u32) -> Core {
         version: VERSION.into(),
         seed: Secret([7; 32]),
         last_generation: Generation(0),
+        started: secs(1_000),
+        next_event: 1,
+        paused: false,
     })
 }
 
@@ -139,6 +145,22 @@ pub(crate) fn to(effects: &[Effect], session: u64) -> Vec<&CoordinatorMessage> {
             | Effect::Journal(_)
             | Effect::Close { .. }
             | Effect::Applied(_)
+            | Effect::Noted(_)
+            | Effect::Finished(_) => None,
+        })
+        .collect()
+}
+
+/// What the machine noted.
+pub(crate) fn noted(effects: &[Effect]) -> Vec<&Occurrence> {
+    effects
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Noted(event) => Some(&event.what),
+            Effect::Send { .. }
+            | Effect::Journal(_)
+            | Effect::Close { .. }
+            | Effect::Applied(_)
             | Effect::Finished(_) => None,
         })
         .collect()
@@ -152,6 +174,7 @@ pub(crate) fn world_of(effects: &[Effect], session: u64) -> Option<&World> {
         | CoordinatorMessage::Plan(_)
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
+        | CoordinatorMessage::Save(_)
         | CoordinatorMessage::Dismiss(_) => None,
     })
 }
@@ -164,6 +187,7 @@ pub(crate) fn planned(effects: &[Effect], session: u64) -> Vec<u64> {
         | CoordinatorMessage::World(_)
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
+        | CoordinatorMessage::Save(_)
         | CoordinatorMessage::Dismiss(_) => None,
     });
     windows.flat_map(|window| window.steps.iter().map(|plan| plan.step.0)).collect()
@@ -179,6 +203,7 @@ pub(crate) fn refusal(effects: &[Effect], session: u64) -> Option<String> {
         | Effect::Journal(_)
         | Effect::Close { .. }
         | Effect::Applied(_)
+        | Effect::Noted(_)
         | Effect::Finished(_) => None,
     })
 }
