@@ -29,8 +29,10 @@ pub struct Cli {
 /// What to do instead of training.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make shards from a folder of images.
+    /// Make shards from images in folders, data set files or tars.
     Pack(commands::pack::PackArgs),
+    /// Make a data set of WebDataset tars where they lie.
+    Index(commands::index::IndexArgs),
     /// Check shards, byte for byte and image for image.
     VerifyShards(commands::verify::VerifyArgs),
     /// Judge an encoder.

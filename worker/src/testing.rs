@@ -53,15 +53,8 @@ pub(crate) fn packed(count: usize, color: Color) -> Packed {
         }
         std::fs::write(path, png(8, 8, &pixels)).unwrap();
     }
-    let config = PackConfig {
-        input,
-        output: folder.path().join("packed"),
-        shard_samples: 16,
-        seed: 0,
-        split: None,
-        allow_empty_classes: false,
-        overwrite: false,
-    };
+    let output = folder.path().join("packed");
+    let config = PackConfig { shard_samples: 16, ..PackConfig::new(input, output) };
     pack(&config, &mut |_| {}).unwrap();
     Packed { folder }
 }

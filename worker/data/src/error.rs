@@ -2,6 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+/// What can be packed.
+const EXPECTED_INPUT: &str = "INPUT/CLASS/image.jpg (or .png), IDX files such as \
+     train-images-idx3-ubyte.gz, CIFAR's .bin files, or one of ImageNet's tars";
+
 /// Everything this crate can fail with.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
@@ -122,25 +126,17 @@ pub enum DataError {
         problem: String,
     },
 
-    /// The folder to pack is not there.
-    #[error(
-        "input folder {} does not exist; name the folder that holds the class folders, \
-         or IDX files such as train-images-idx3-ubyte.gz",
-        path.display()
-    )]
+    /// What is to be packed is not there.
+    #[error("input {} does not exist; expected {EXPECTED_INPUT}", path.display())]
     MissingInput {
-        /// The input folder.
+        /// The path that was given.
         path: PathBuf,
     },
 
     /// There is nothing to pack.
-    #[error(
-        "no images in {}; expected INPUT/CLASS/image.jpg (or .png), \
-         or IDX files such as train-images-idx3-ubyte.gz",
-        path.display()
-    )]
+    #[error("no images in {}; expected {EXPECTED_INPUT}", path.display())]
     NoImages {
-        /// The input folder.
+        /// The path that was given.
         path: PathBuf,
     },
 
@@ -168,12 +164,25 @@ pub enum DataError {
         found: String,
     },
 
-    /// A file of the MNIST family is damaged.
-    #[error("IDX file {} {problem}; download it again", path.display())]
-    BadIdx {
-        /// The file.
+    /// A packing that was begun here is another one, or damaged.
+    #[error(
+        "{path} holds a packing that was begun otherwise: {problem}; \
+         give the same settings to go on with it, or remove {path} to begin anew",
+        path = path.display()
+    )]
+    OtherPacking {
+        /// The folder of the partial packing.
         path: PathBuf,
-        /// What is wrong, as the rest of a sentence.
+        /// What differs, as a list.
+        problem: String,
+    },
+
+    /// What is to be packed is damaged, incomplete or something else.
+    #[error("source {} {problem}", path.display())]
+    BadSource {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was found and what was expected, as the rest of a sentence.
         problem: String,
     },
 

@@ -1,7 +1,8 @@
 //! Images on disk to two augmented views in memory, in an order that is a formula.
 //!
 //! ```text
-//!  pack            folder or IDX files ──▶ shard-*.tar + manifest.json
+//!  sources, pack   folder, IDX, CIFAR, tar of tars ──▶ shard-*.tar + manifest.json
+//!  index           tars that are there already ──▶ manifest.json
 //!  verify          the shards, byte for byte and image for image
 //!
 //!  order           (cursor, lane, slot) ──▶ sample id             pure
@@ -19,9 +20,10 @@ mod blur;
 mod color;
 mod dataset;
 mod decode;
+mod encode;
 mod error;
 mod eval;
-mod idx;
+mod index;
 pub mod keyed;
 mod loader;
 mod manifest;
@@ -33,6 +35,7 @@ mod sample;
 mod shard;
 mod shard_writer;
 mod sources;
+mod tar_files;
 mod verify;
 mod view;
 
@@ -40,11 +43,12 @@ pub use dataset::Dataset;
 pub use decode::{Decoder, RgbImage};
 pub use error::{DataError, Verdict};
 pub use eval::{EvalBatch, EvalBatches, EvalConfig, eval_batches, eval_view};
+pub use index::{IndexConfig, IndexProgress, index_shards};
 pub use loader::{LoadedBatch, Loader, LoaderConfig, Replacement, StageTimes};
 pub use manifest::{Manifest, ShardEntry};
 pub use order::{EpochOrder, Order, OrderConfig};
-pub use pack::{PackConfig, PackProgress, PackReport, Skipped, pack};
+pub use pack::{OddAction, OddFile, OddRule, PackConfig, PackProgress, PackReport, pack};
 pub use sample::{Label, SampleAddress, SampleId};
-pub use sources::Split;
+pub use sources::{SourceKind, SourceOptions, Split};
 pub use verify::{ShardFault, VerifyProgress, VerifyReport, verify_shards};
 pub use view::{Augmenter, CropBox, JitterStep, View, ViewKey, ViewParams, ViewRecipe};

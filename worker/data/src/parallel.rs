@@ -1,7 +1,54 @@
-//! Work on the samples of one batch by several threads, with one outcome.
+//! Work by several threads with one outcome: on the samples of a batch, or on a stream in its order.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// Results that a thread of [`in_order`] may have ready; more would only take memory.
+const AHEAD: usize = 4;
+
+/// As many threads as asked for; 0: one per core.
+pub(crate) fn thread_count(asked: usize) -> usize {
+    match asked {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        asked => asked,
+    }
+}
+
+/// Does `work` on every item, with one thread per worker, and hands the results to `take` in the order
+/// of the items.
+///
+/// Worker `w` of `n` has the items `w`, `w + n`, `w + 2n`, … and a short queue of results, which are taken
+/// in turn: neither order nor memory depends on timing. Ends with the first error of `take`.
+pub(crate) fn in_order<W: Send, I: Copy + Sync, T: Send, E>(
+    workers: &mut [W],
+    items: &[I],
+    work: impl Fn(&mut W, I) -> T + Sync,
+    mut take: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    let count = workers.len();
+    let work = &work;
+    std::thread::scope(|scope| {
+        let mut queues: Vec<Receiver<T>> = Vec::with_capacity(count);
+        for (first, worker) in workers.iter_mut().enumerate() {
+            let (done, queue) = sync_channel(AHEAD);
+            queues.push(queue);
+            scope.spawn(move || {
+                let own = items.iter().skip(first).step_by(count);
+                // A queue without its other end means that taking has failed.
+                own.map(|item| work(worker, *item)).all(|result| done.send(result).is_ok())
+            });
+        }
+        for turn in 0..items.len() {
+            match queues[turn % count].recv() {
+                Ok(result) => take(result)?,
+                // That thread panicked; the scope passes it on.
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    })
+}
 
 /// Does `work` on every item, with one thread per worker.
 ///
@@ -73,5 +120,39 @@ mod tests {
                 for_each(&mut [(); 4], 0..100, |(), i| if i % 10 == 7 { Err(i) } else { Ok(()) });
             assert_eq!(done, Err(7));
         }
+    }
+
+    #[test]
+    fn results_come_in_the_order_of_the_items_whatever_the_number_of_threads() {
+        let items: Vec<u32> = (0..100).collect();
+        for threads in 1..5 {
+            let mut results = Vec::new();
+            let done: Result<(), ()> = in_order(
+                &mut vec![(); threads],
+                &items,
+                |(), item| item * 2,
+                |result| {
+                    results.push(result);
+                    Ok(())
+                },
+            );
+            assert_eq!(done, Ok(()));
+            assert_eq!(results, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_stream_ends_with_the_first_failure_of_the_taker() {
+        let items: Vec<u32> = (0..1_000).collect();
+        let take = |item| if item == 7 { Err(item) } else { Ok(()) };
+        assert_eq!(in_order(&mut [(); 3], &items, |(), item| item, take), Err(7));
+    }
+
+    #[test]
+    #[should_panic(expected = "a scoped thread panicked")]
+    fn a_panic_of_a_worker_is_passed_on() {
+        let items: Vec<u32> = (0..100).collect();
+        let work = |(): &mut (), item| assert_ne!(item, 50);
+        let _done: Result<(), ()> = in_order(&mut [(); 3], &items, work, |()| Ok(()));
     }
 }

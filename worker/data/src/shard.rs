@@ -5,13 +5,15 @@
 //! Members with other endings are left alone, so that shards may carry more.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::manifest::ShardEntry;
 use crate::sample::Label;
+use crate::tar_files;
 
 /// Longest text a `.cls` member may hold; a label has ten digits at most.
 const MAX_LABEL_BYTES: u64 = 16;
@@ -65,52 +67,72 @@ impl Shard {
     }
 }
 
+/// Describes a tar that is there, as a manifest lists it; also gives how many classes its labels need.
+///
+/// # Errors
+///
+/// If it is not a shard of `classes` at most.
+pub(crate) fn describe(path: &Path, classes: usize) -> Result<(ShardEntry, u32), DataError> {
+    let bad = |problem| DataError::BadSource { path: path.to_owned(), problem };
+    let mut file = File::open(path).map_err(DataError::io("open", path))?;
+    let bytes = file.metadata().map_err(DataError::io("inspect", path))?.len();
+    let members = index(&mut file, bytes, classes).map_err(bad)?;
+    let Some(last) = members.iter().map(|member| member.label.0).max() else {
+        return Err(bad("holds no samples, that is .jpg, .jpeg or .png with .cls".to_owned()));
+    };
+    let entry = ShardEntry {
+        file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        samples: members.len() as u64,
+        bytes,
+        checksum: checksum(path).map_err(DataError::io("read", path))?,
+    };
+    Ok((entry, last + 1))
+}
+
+/// BLAKE3 of a whole file, as the manifest writes it.
+pub(crate) fn checksum(path: &Path) -> std::io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 /// Finds the samples of a tar file of `total` bytes, in their order.
 pub(crate) fn index<R: Read + Seek>(
-    tar: R,
+    mut tar: R,
     total: u64,
     classes: usize,
 ) -> Result<Vec<Member>, String> {
     let mut members = Vec::new();
     let mut open = Group::default();
-    let mut archive = tar::Archive::new(tar);
-    let not_tar = |error: std::io::Error| format!("is not a readable tar file: {error}");
-    for entry in archive.entries_with_seek().map_err(not_tar)? {
-        let entry = entry.map_err(not_tar)?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (key, ending) = split_name(&name);
+    tar_files::for_each_file(&mut tar, 0..total, |tar, name, place| {
+        let (key, ending) = split_name(name);
         if key != open.key {
             members.extend(std::mem::take(&mut open).close(classes)?);
             key.clone_into(&mut open.key);
         }
         match ending.to_ascii_lowercase().as_str() {
             "jpg" | "jpeg" | "png" => {
-                let (offset, bytes) = (entry.raw_file_position(), entry.size());
-                if offset.checked_add(bytes).is_none_or(|end| end > total) {
-                    return Err(format!("ends in the middle of {name}"));
-                }
-                let bytes =
-                    usize::try_from(bytes).map_err(|_| format!("is too large at {name}"))?;
-                open.image = Some((offset, bytes));
+                let bytes = usize::try_from(place.end - place.start)
+                    .map_err(|_| format!("is too large at {name}"))?;
+                open.image = Some((place.start, bytes));
             }
-            "cls" => {
-                let mut text = String::new();
-                entry
-                    .take(MAX_LABEL_BYTES)
-                    .read_to_string(&mut text)
-                    .map_err(|error| format!("holds an unreadable {name}: {error}"))?;
-                let label = text.trim().parse();
-                open.label =
-                    Some(label.map_err(|_| format!("holds {text:?} in {name}, not a label"))?);
-            }
+            "cls" => open.label = Some(label(tar, name, place)?),
             _ => {}
         }
-    }
+        Ok(())
+    })?;
     members.extend(open.close(classes)?);
     Ok(members)
+}
+
+fn label<R: Read + Seek>(tar: &mut R, name: &str, place: Range<u64>) -> Result<u32, String> {
+    let mut text = String::new();
+    tar.seek(SeekFrom::Start(place.start))
+        .and_then(|_| {
+            tar.take(MAX_LABEL_BYTES.min(place.end - place.start)).read_to_string(&mut text)
+        })
+        .map_err(|error| format!("holds an unreadable {name}: {error}"))?;
+    text.trim().parse().map_err(|_| format!("holds {text:?} in {name}, not a label"))
 }
 
 /// The members of one key met so far.
@@ -129,7 +151,7 @@ impl Group {
             (Some(_), None) => Err(format!("has no label (.cls) for {key}")),
             (None, Some(_)) => Err(format!("has no image (.jpg, .png) for {key}")),
             (Some(_), Some(label)) if label as usize >= classes => {
-                Err(format!("gives {key} the label {label}, the manifest has {classes} classes"))
+                Err(format!("gives {key} the label {label}, but there are {classes} classes"))
             }
             (Some((offset, bytes)), Some(label)) => {
                 Ok(Some(Member { offset, bytes, label: Label(label) }))
@@ -158,17 +180,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    fn tar_of(members: &[(&str, &str)]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (name, content) in members {
-            let mut header = tar::Header::new_ustar();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o644);
-            builder.append_data(&mut header, name, content.as_bytes()).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
+    use crate::tar_files::tests::tar_of;
 
     fn index_of(tar: &[u8]) -> Result<Vec<Member>, String> {
         index(Cursor::new(tar), tar.len() as u64, 10)
@@ -201,7 +213,7 @@ mod tests {
     #[test]
     fn a_label_that_is_no_class_is_named() {
         let beyond = index_of(&tar_of(&[("000.jpg", "x"), ("000.cls", "10")])).unwrap_err();
-        assert_eq!(beyond, "gives 000 the label 10, the manifest has 10 classes");
+        assert_eq!(beyond, "gives 000 the label 10, but there are 10 classes");
         let word = index_of(&tar_of(&[("000.jpg", "x"), ("000.cls", "cat")])).unwrap_err();
         assert_eq!(word, "holds \"cat\" in 000.cls, not a label");
     }
@@ -209,7 +221,7 @@ mod tests {
     #[test]
     fn a_shard_that_ends_early_is_refused() {
         let long = "x".repeat(2_000);
-        let tar = tar_of(&[("000.cls", "1"), ("000.jpg", &long)]);
+        let tar = tar_of(&[("000.cls", "1"), ("000.jpg", long.as_str())]);
         for end in 1..tar.len() - 1_024 {
             let found = index_of(&tar[..end]);
             let lost = found.as_ref().is_err() || found.as_ref().is_ok_and(|m| m.len() < 2);

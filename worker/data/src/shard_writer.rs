@@ -42,8 +42,8 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Ends the tar, brings it to the disk and describes it.
-    pub(crate) fn finish(self) -> Result<ShardEntry, DataError> {
+    /// Ends the tar, brings it to the disk, moves it to its place and describes it.
+    pub(crate) fn finish(self, place: &Path) -> Result<ShardEntry, DataError> {
         let Self { path, tar, samples } = self;
         let end = || {
             let Counted { file, hasher, bytes } = tar.into_inner()?;
@@ -52,8 +52,9 @@ impl ShardWriter {
             Ok((hasher, bytes))
         };
         let (hasher, bytes) = end().map_err(DataError::io("write", &path))?;
+        std::fs::rename(&path, place).map_err(DataError::io("create", place))?;
         Ok(ShardEntry {
-            file: file_name(&path),
+            file: file_name(place),
             samples,
             bytes,
             checksum: hasher.finalize().to_hex().to_string(),
@@ -102,7 +103,7 @@ mod tests {
     fn a_full_disk_is_an_error_with_the_name_of_the_shard() {
         let mut shard = ShardWriter::create(PathBuf::from("/dev/full")).unwrap();
         let result = shard.append(SampleId(0), &vec![0xFF; 100_000], Label(0));
-        let error = result.and_then(|()| shard.finish().map(drop)).unwrap_err();
+        let error = result.and_then(|()| shard.finish(Path::new("none")).map(drop)).unwrap_err();
         assert_eq!(error.to_string(), "cannot write /dev/full");
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("No space left on device"), "{source}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::decode::{Decoder, RgbImage};
 use crate::error::DataError;
 use crate::manifest::{Manifest, ShardEntry};
-use crate::shard::Shard;
+use crate::shard::{Shard, checksum};
 
 /// How far verification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +99,4 @@ fn sample_problems(shard: &Shard, entry: &ShardEntry, first: u64) -> Vec<String>
         .filter_map(|index| check(index).err().map(|problem| (first + index, problem)))
         .map(|(id, problem)| format!("sample {id} {problem}"))
         .collect()
-}
-
-fn checksum(path: &Path) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(path)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
 }

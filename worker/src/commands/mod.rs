@@ -8,6 +8,7 @@ pub mod eval;
 pub mod export;
 pub(crate) mod features;
 pub mod import;
+pub mod index;
 pub mod pack;
 pub(crate) mod progress;
 pub mod report;

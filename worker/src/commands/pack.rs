@@ -1,29 +1,57 @@
 //! `worker pack`: images into a data set.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use lockstep_data::{PackConfig, PackReport, Split, pack};
+use lockstep_data::{
+    OddAction, OddFile, PackConfig, PackReport, SourceKind, SourceOptions, Split, pack,
+};
 
 use crate::commands::output::{Format, count};
 use crate::commands::progress;
 
-/// Left-out files that are named; all are in the report file.
+/// Odd files that are named; all are in the report file.
 const NAMED: usize = 20;
 
-/// Packs images into shards and a manifest.
+/// Packs images into shards and a manifest, shuffled.
+///
+/// Killed, the same command goes on behind the last whole shard; neither that nor the number of threads shows in
+/// what it makes.
+///
+/// Images are stored as they are. Left out are those that are empty, damaged, or neither JPEG nor PNG (WebP, GIF, …,
+/// whatever their names). Converted are CMYK and EXIF-rotated JPEGs (to upright RGB JPEGs of quality 95), and 16-bit and
+/// animated PNGs (to 8 bits, the first picture). A PNG named .jpg is stored as a PNG. Each of them is a line of JSON in
+/// odd-images.jsonl beside the manifest.
 #[derive(Debug, clap::Args)]
 pub struct PackArgs {
-    /// Folder with a folder of JPEG and PNG files per class, or with IDX files of the MNIST family.
-    #[arg(long, value_name = "DIR")]
+    /// Folder with a folder of JPEG and PNG files per class, with IDX files of the MNIST family, or with CIFAR's binary
+    /// files; or one of ImageNet's two tars.
+    #[arg(long, value_name = "PATH")]
     input: PathBuf,
+    /// What the input is, if it is not what it looks like.
+    #[arg(long, value_enum, value_name = "KIND")]
+    source: Option<SourceName>,
     /// Folder of the data set to make.
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Which half of IDX files [default: train].
+    /// Which half of IDX or CIFAR files [default: train].
     #[arg(long, value_enum)]
     split: Option<SplitName>,
+    /// For ImageNet's validation tar: the class of each image, one per line.
+    #[arg(long, value_name = "FILE")]
+    ground_truth: Option<PathBuf>,
+    /// What the ground truth counts in: a file with one class per line in its order, or the packed training set.
+    #[arg(long, value_name = "PATH")]
+    synsets: Option<PathBuf>,
+    /// Shorten images whose short side is longer to N pixels (bicubic, antialiased), and store them as JPEG of quality
+    /// 95.
+    #[arg(long, value_name = "N")]
+    short_side: Option<NonZeroU32>,
+    /// Threads that check and convert images; 0: as many as there are cores.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    threads: usize,
     /// Samples in a shard.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     shard_samples: u64,
@@ -48,22 +76,52 @@ enum SplitName {
     Test,
 }
 
-/// Packs, and prints what was packed and what was left out.
-pub fn run(args: &PackArgs) -> anyhow::Result<ExitCode> {
-    let config = PackConfig {
-        input: args.input.clone(),
-        output: args.output.clone(),
-        shard_samples: args.shard_samples,
-        seed: args.seed,
-        split: args.split.map(|name| match name {
+/// Form of a source.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum SourceName {
+    Folders,
+    Idx,
+    Cifar,
+    ImagenetTrain,
+    ImagenetVal,
+}
+
+impl PackArgs {
+    fn config(&self) -> PackConfig {
+        let kind = |name| match name {
+            SourceName::Folders => SourceKind::Folders,
+            SourceName::Idx => SourceKind::Idx,
+            SourceName::Cifar => SourceKind::Cifar,
+            SourceName::ImagenetTrain => SourceKind::ImagenetTrain,
+            SourceName::ImagenetVal => SourceKind::ImagenetVal,
+        };
+        let split = |name| match name {
             SplitName::Train => Split::Train,
             SplitName::Test => Split::Test,
-        }),
-        allow_empty_classes: args.allow_empty_classes,
-        overwrite: args.overwrite,
-    };
+        };
+        PackConfig {
+            input: self.input.clone(),
+            source: SourceOptions {
+                kind: self.source.map(kind),
+                split: self.split.map(split),
+                ground_truth: self.ground_truth.clone(),
+                synsets: self.synsets.clone(),
+            },
+            output: self.output.clone(),
+            shard_samples: self.shard_samples,
+            seed: self.seed,
+            short_side: self.short_side.map(NonZeroU32::get),
+            threads: self.threads,
+            allow_empty_classes: self.allow_empty_classes,
+            overwrite: self.overwrite,
+        }
+    }
+}
+
+/// Packs, and prints what was packed and what was odd.
+pub fn run(args: &PackArgs) -> anyhow::Result<ExitCode> {
     let bar = progress::bar(0, "packing", "images");
-    let packed = pack(&config, &mut |progress| {
+    let packed = pack(&args.config(), &mut |progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
         if progress.skipped > 0 {
@@ -88,15 +146,21 @@ fn summary(report: &PackReport, args: &PackArgs) -> String {
     for class in &report.empty_classes {
         lines.push(format!("class {class} has no usable image"));
     }
-    if !report.skipped.is_empty() {
-        lines.push(format!("left out {}:", count(report.skipped.len() as u64, "file")));
+    if report.skipped > 0 {
+        lines.push(format!("left out {}", count(report.skipped as u64, "file")));
     }
-    for skipped in report.skipped.iter().take(NAMED) {
-        lines.push(format!("  {} {}", skipped.path, skipped.reason));
+    if report.converted > 0 {
+        lines.push(format!("converted {}", count(report.converted as u64, "odd image")));
     }
-    if report.skipped.len() > NAMED {
-        let file = args.output.join("pack-report.json");
-        lines.push(format!("  and {} more: {}", report.skipped.len() - NAMED, file.display()));
+    // Those that are missing come first.
+    let (skipped, others): (Vec<_>, Vec<_>) =
+        report.odd.iter().partition(|odd| odd.done == OddAction::Skipped);
+    for OddFile { name, detail, .. } in skipped.into_iter().chain(others).take(NAMED) {
+        lines.push(format!("  {name} {detail}"));
+    }
+    if report.odd.len() > NAMED {
+        let file = args.output.join("odd-images.jsonl");
+        lines.push(format!("  and {} more: {}", report.odd.len() - NAMED, file.display()));
     }
     lines.join("\n") + "\n"
 }
@@ -109,7 +173,7 @@ fn megabytes(bytes: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use lockstep_data::Skipped;
+    use lockstep_data::OddRule;
 
     use super::*;
     use crate::commands::failure;
@@ -126,9 +190,11 @@ mod tests {
 
     #[test]
     fn the_summary_names_the_first_files_left_out_and_counts_the_others() {
-        let skipped = |index| Skipped {
-            path: format!("in/cat/{index}.jpg"),
-            reason: "is cut short".to_owned(),
+        let odd = |index| OddFile {
+            name: format!("in/cat/{index}.jpg"),
+            rule: OddRule::Damaged,
+            done: if index == 0 { OddAction::Converted } else { OddAction::Skipped },
+            detail: "is cut short".to_owned(),
         };
         let report = PackReport {
             samples: 1_234,
@@ -137,13 +203,15 @@ mod tests {
             bytes: 2_500_000,
             fingerprint: String::new(),
             empty_classes: vec!["dog".to_owned()],
-            skipped: (0..22).map(skipped).collect(),
+            skipped: 21,
+            converted: 1,
+            odd: (0..22).map(odd).collect(),
         };
         let text = summary(&report, &args("in", "out"));
         let expected = "packed 1,234 images of 3 classes into 1 shard (2.5 MB) in out\n\
-                        class dog has no usable image\nleft out 22 files:\n  in/cat/0.jpg is cut short\n";
+                        class dog has no usable image\nleft out 21 files\nconverted 1 odd image\n  in/cat/1.jpg is cut short\n";
         assert!(text.starts_with(expected), "{text}");
-        assert!(text.ends_with("and 2 more: out/pack-report.json\n"), "{text}");
+        assert!(text.ends_with("and 2 more: out/odd-images.jsonl\n"), "{text}");
     }
 
     #[test]

@@ -7,81 +7,84 @@
 //! D is 3 for images (count, rows, columns) and 1 for labels (count). Files may
 //! be packed with gzip.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
+use super::{Images, Source, Split, bad, open};
+use crate::encode;
 use crate::error::DataError;
-use crate::sources::Split;
+use crate::sample::Label;
 
 /// Limits that keep a damaged header from asking for all memory.
 const MAX_SIDE: usize = 4_096;
 const MAX_BYTES: usize = 1 << 32;
 
-/// Grayscale images with their labels, in memory.
+/// Grayscale images, in memory.
 #[derive(Debug)]
-pub(crate) struct Images {
+struct Grays {
+    path: PathBuf,
     rows: u32,
     columns: u32,
     pixels: Vec<u8>,
-    labels: Vec<u8>,
 }
 
-impl Images {
-    /// Reads the two files of a split if `folder` holds IDX files at all.
-    pub(crate) fn find(folder: &Path, split: Split) -> Result<Option<Self>, DataError> {
-        let prefix = match split {
-            Split::Train => "train",
-            Split::Test => "t10k",
-        };
-        let found = |prefix| find_file(folder, &format!("{prefix}-images"), "idx3-ubyte");
-        if found("train").or_else(|| found("t10k")).is_none() {
-            return Ok(None);
-        }
-        let missing = |what: &str| DataError::BadIdx {
-            path: folder.join(format!("{prefix}-{what}-ubyte.gz")),
-            problem: "is missing".to_owned(),
-        };
-        let images = found(prefix).ok_or_else(|| missing("images-idx3"))?;
-        let labels = find_file(folder, &format!("{prefix}-labels"), "idx1-ubyte")
-            .ok_or_else(|| missing("labels-idx1"))?;
-        Self::read(&images, &labels).map(Some)
+impl Images for Grays {
+    fn name(&self, index: usize) -> String {
+        format!("{}#{index}", self.path.display())
     }
 
-    pub(crate) fn labels(&self) -> &[u8] {
-        &self.labels
-    }
-
-    /// Appends one image as a grayscale PNG.
-    pub(crate) fn encode_png(&self, index: usize, out: &mut Vec<u8>) {
+    fn load(&self, index: usize, bytes: &mut Vec<u8>) -> Result<(), String> {
         let size = self.rows as usize * self.columns as usize;
         let pixels = &self.pixels[index * size..][..size];
-        let mut encoder = png::Encoder::new(out, self.columns, self.rows);
-        encoder.set_color(png::ColorType::Grayscale);
-        encoder.set_depth(png::BitDepth::Eight);
-        encoder
-            .write_header()
-            .and_then(|mut writer| writer.write_image_data(pixels))
-            .expect("memory takes every write, and the sizes were checked");
+        encode::png(bytes, png::ColorType::Grayscale, (self.columns, self.rows), pixels);
+        Ok(())
     }
 
-    fn read(images: &Path, labels: &Path) -> Result<Self, DataError> {
-        let bad = |path: &Path, problem| DataError::BadIdx { path: path.to_owned(), problem };
-        let ([count, rows, columns], pixels) =
-            parse(open(images)?).map_err(|problem| bad(images, problem))?;
-        let ([label_count], labels_read) =
-            parse(open(labels)?).map_err(|problem| bad(labels, problem))?;
-        if !(1..=MAX_SIDE).contains(&rows) || !(1..=MAX_SIDE).contains(&columns) {
-            return Err(bad(images, format!("has images of {rows}x{columns} pixels")));
-        }
-        if count != label_count {
-            return Err(bad(labels, format!("has {label_count} labels for {count} images")));
-        }
-        let side = |pixels| u32::try_from(pixels).expect("at most MAX_SIDE");
-        Ok(Self { rows: side(rows), columns: side(columns), pixels, labels: labels_read })
+    fn files(&self) -> Vec<&Path> {
+        vec![&self.path]
     }
+}
+
+/// Does `folder` hold files of either half?
+pub(super) fn is_in(folder: &Path) -> bool {
+    ["train", "t10k"].into_iter().any(|prefix| find_images(folder, prefix).is_some())
+}
+
+/// Lists one half.
+pub(super) fn list(folder: &Path, split: Split) -> Result<Source, DataError> {
+    let prefix = match split {
+        Split::Train => "train",
+        Split::Test => "t10k",
+    };
+    let missing = |what: &str| bad(&folder.join(format!("{prefix}-{what}-ubyte.gz")), "is missing");
+    let images = find_images(folder, prefix).ok_or_else(|| missing("images-idx3"))?;
+    let labels = find_file(folder, &format!("{prefix}-labels"), "idx1-ubyte")
+        .ok_or_else(|| missing("labels-idx1"))?;
+    let ([count, rows, columns], pixels) =
+        parse(open_packed(&images)?).map_err(|problem| bad(&images, problem))?;
+    let ([label_count], label_bytes) =
+        parse(open_packed(&labels)?).map_err(|problem| bad(&labels, problem))?;
+    if !(1..=MAX_SIDE).contains(&rows) || !(1..=MAX_SIDE).contains(&columns) {
+        return Err(bad(&images, format!("has images of {rows}x{columns} pixels")));
+    }
+    if count != label_count {
+        return Err(bad(&labels, format!("has {label_count} labels for {count} images")));
+    }
+    let side = |pixels| u32::try_from(pixels).expect("at most MAX_SIDE");
+    let (rows, columns) = (side(rows), side(columns));
+    let classes = label_bytes.iter().max().map_or(0, |last| u32::from(*last) + 1);
+    Ok(Source {
+        classes: (0..classes).map(|class| class.to_string()).collect(),
+        labels: label_bytes.into_iter().map(|label| Label(u32::from(label))).collect(),
+        images: Box::new(Grays { path: images, rows, columns, pixels }),
+        ignored: Vec::new(),
+    })
+}
+
+fn find_images(folder: &Path, prefix: &str) -> Option<PathBuf> {
+    find_file(folder, &format!("{prefix}-images"), "idx3-ubyte")
 }
 
 /// `PREFIX-ENDING` or `PREFIX.ENDING`, packed or not: all four are about.
@@ -92,8 +95,8 @@ fn find_file(folder: &Path, prefix: &str, ending: &str) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-fn open(path: &Path) -> Result<Box<dyn Read>, DataError> {
-    let file = File::open(path).map_err(DataError::io("open", path))?;
+fn open_packed(path: &Path) -> Result<Box<dyn Read>, DataError> {
+    let file = open(path)?;
     if path.extension().is_some_and(|ending| ending == "gz") {
         return Ok(Box::new(GzDecoder::new(file)));
     }
@@ -133,7 +136,7 @@ fn parse<const D: usize>(mut file: impl Read) -> Result<([usize; D], Vec<u8>), S
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use std::io::Write;
 
     use proptest::prelude::*;
@@ -142,7 +145,7 @@ pub(crate) mod tests {
     use crate::decode::{Decoder, RgbImage};
 
     /// An IDX file of these sizes.
-    pub(crate) fn idx_file(sizes: &[u32], elements: &[u8]) -> Vec<u8> {
+    fn idx_file(sizes: &[u32], elements: &[u8]) -> Vec<u8> {
         let mut file = vec![0, 0, 8, u8::try_from(sizes.len()).unwrap()];
         file.extend(sizes.iter().flat_map(|size| size.to_be_bytes()));
         file.extend(elements);
@@ -162,10 +165,10 @@ pub(crate) mod tests {
         let images = gzipped(&idx_file(&[2, 3, 4], &pixels));
         std::fs::write(dir.path().join("t10k-images-idx3-ubyte.gz"), images).unwrap();
         std::fs::write(dir.path().join("t10k-labels.idx1-ubyte"), idx_file(&[2], &[7, 1])).unwrap();
-        let images = Images::find(dir.path(), Split::Test).unwrap().unwrap();
-        assert_eq!(images.labels(), [7, 1]);
+        let source = list(dir.path(), Split::Test).unwrap();
+        assert_eq!(source.labels, [Label(7), Label(1)]);
         let (mut png, mut image) = (Vec::new(), RgbImage::default());
-        images.encode_png(1, &mut png);
+        source.images.load(1, &mut png).unwrap();
         Decoder::default().decode(&png, &mut image).unwrap();
         assert_eq!((image.width, image.height), (4, 3));
         let red: Vec<u8> = image.pixels.iter().copied().step_by(3).collect();
@@ -176,9 +179,9 @@ pub(crate) mod tests {
     fn a_missing_half_is_named() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("train-images-idx3-ubyte"), []).unwrap();
-        let no_labels = Images::find(dir.path(), Split::Train).unwrap_err().to_string();
+        let no_labels = list(dir.path(), Split::Train).unwrap_err().to_string();
         assert!(no_labels.contains("train-labels-idx1-ubyte.gz is missing"), "{no_labels}");
-        let no_test = Images::find(dir.path(), Split::Test).unwrap_err().to_string();
+        let no_test = list(dir.path(), Split::Test).unwrap_err().to_string();
         assert!(no_test.contains("t10k-images-idx3-ubyte.gz is missing"), "{no_test}");
     }
 
