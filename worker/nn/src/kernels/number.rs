@@ -61,26 +61,14 @@ impl Wide for f64 {
     }
 }
 
-impl Number for f32 {
-    type Wide = Self;
+impl<W: Wide + Scalar> Number for W {
+    type Wide = W;
     #[inline(always)]
-    fn widen(self) -> Self {
+    fn widen(self) -> W {
         self
     }
     #[inline(always)]
-    fn narrow(wide: Self) -> Self {
-        wide
-    }
-}
-
-impl Number for f64 {
-    type Wide = Self;
-    #[inline(always)]
-    fn widen(self) -> Self {
-        self
-    }
-    #[inline(always)]
-    fn narrow(wide: Self) -> Self {
+    fn narrow(wide: W) -> W {
         wide
     }
 }
