@@ -160,11 +160,7 @@ pub struct SessionMessages {
 impl SessionMessages {
     /// The next message; `None` once the coordinator has closed the session. Safe to drop half-way.
     pub async fn next(&mut self) -> Option<Result<CoordinatorMessage, SessionError>> {
-        let message = self.incoming.next().await?;
-        Some(match message {
-            Ok(message) => message.try_into().map_err(SessionError::from),
-            Err(status) => Err(SessionError::from_status(&status)),
-        })
+        next(&mut self.incoming).await
     }
 }
 
@@ -230,11 +226,7 @@ pub struct RunEvents {
 impl RunEvents {
     /// The next event; `None` once the coordinator has ended.
     pub async fn next(&mut self) -> Option<Result<RunEvent, SessionError>> {
-        let event = self.incoming.next().await?;
-        Some(match event {
-            Ok(event) => event.try_into().map_err(SessionError::from),
-            Err(status) => Err(SessionError::from_status(&status)),
-        })
+        next(&mut self.incoming).await
     }
 }
 
@@ -247,12 +239,19 @@ pub struct RunChanges {
 impl RunChanges {
     /// The next state; `None` once the coordinator has ended.
     pub async fn next(&mut self) -> Option<Result<RunStatus, SessionError>> {
-        let run = self.incoming.next().await?;
-        Some(match run {
-            Ok(run) => run.try_into().map_err(SessionError::from),
-            Err(status) => Err(SessionError::from_status(&status)),
-        })
+        next(&mut self.incoming).await
     }
+}
+
+/// The next message of a stream, checked.
+async fn next<W, T>(incoming: &mut Streaming<W>) -> Option<Result<T, SessionError>>
+where
+    T: TryFrom<W, Error = Malformed>,
+{
+    Some(match incoming.next().await? {
+        Ok(message) => message.try_into().map_err(SessionError::from),
+        Err(status) => Err(SessionError::from_status(&status)),
+    })
 }
 
 /// Asks for changes of a run.

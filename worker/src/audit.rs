@@ -127,7 +127,7 @@ impl Audit {
         let Some(before) = &self.before else { return Ok(()) };
         tensor_file::write(&file("before.safetensors"), before)?;
         tensor_file::write(&file("after.safetensors"), &state(model))?;
-        let gradients = named("online.", model.parameters(&recording.gradients));
+        let gradients = named("online.", model.parameters(model.gradients()));
         tensor_file::write(&file("grads.safetensors"), &gradients.collect())?;
         let meta = serde_json::to_vec_pretty(&meta(facts))?;
         tensor_file::write_whole(&file("meta.json"), &meta) // last: when it is there, rank 0 is done
@@ -152,11 +152,10 @@ fn named(prefix: &str, tensors: Named) -> impl Iterator<Item = (String, Tensor)>
 fn seen(recording: &Recording, facts: &Facts<'_>) -> Named {
     let batch = facts.batch;
     let ids: Vec<i64> = batch.sample_ids.iter().map(|id| id.0.cast_signed()).collect();
-    let kind = recording.gradients.kind();
     let side = i64::from(facts.config.data.image_size);
     let view = |pixels: &[f32]| {
         let images = Tensor::from_slice(pixels).view([-1, side, side, 3]).permute([0, 3, 1, 2]);
-        owned(&images.to_kind(kind))
+        owned(&images.to_kind(recording.predictions_vbd[0].kind()))
     };
     // Micro-batch m took the m-th part of every lane; put together they are in the order of the samples.
     let lanes = i64::from(facts.world.members[facts.world.rank.0 as usize].lanes.count);

@@ -16,12 +16,6 @@ pub(crate) fn connect(
     abort: &AbortHandle,
     timeout: Duration,
 ) -> Result<Communicators, CollectiveError> {
-    if world.members.len() == 1 {
-        return Ok(Communicators {
-            statistics: Box::new(Solo::new(abort.clone())),
-            gradients: Box::new(Solo::new(abort.clone())),
-        });
-    }
     let spec = WorldSpec {
         run_id: run_id.to_owned(),
         generation: world.generation.0,
@@ -32,7 +26,22 @@ pub(crate) fn connect(
         op_deadline: timeout,
         channels: 2,
     };
-    let mut channels = listener.connect(&spec, abort)?.into_iter();
+    communicators(listener, &spec, abort)
+}
+
+/// Both communicators of a world of two channels. A rank that is alone talks to nobody.
+pub(crate) fn communicators(
+    listener: &HostListener,
+    spec: &WorldSpec,
+    abort: &AbortHandle,
+) -> Result<Communicators, CollectiveError> {
+    if spec.peers.len() == 1 {
+        return Ok(Communicators {
+            statistics: Box::new(Solo::new(abort.clone())),
+            gradients: Box::new(Solo::new(abort.clone())),
+        });
+    }
+    let mut channels = listener.connect(spec, abort)?.into_iter();
     let mut next = || -> Box<dyn Collective> {
         Box::new(channels.next().expect("as many channels as asked for"))
     };

@@ -260,7 +260,7 @@ impl Byol {
         drop(span);
         pass.sink.finish()?;
         if let Some(recording) = &mut self.recording {
-            recording.add(seen, loss, &self.gradients);
+            recording.add(seen, loss);
         }
         Ok(())
     }
@@ -269,6 +269,12 @@ impl Byol {
     /// ranks answer alike.
     pub(crate) fn gradients_are_finite(&self) -> bool {
         self.gradients.flat().sum(Kind::Double).double_value(&[]).is_finite()
+    }
+
+    /// Gradients of the last step in the order of the flat buffers, summed over all ranks: means over N
+    /// samples, before weight decay and LARS.
+    pub fn gradients(&self) -> &Tensor {
+        self.gradients.flat()
     }
 
     /// Moves θ by the gradients, and the running averages by what this step saw.

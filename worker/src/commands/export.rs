@@ -9,8 +9,9 @@ use lockstep_proto::config::{self, RunConfig};
 use serde_json::json;
 use tch::Tensor;
 
+use crate::commands::Misuse;
 use crate::commands::output::Format as Output;
-use crate::commands::{Misuse, source};
+use crate::commands::source::CheckpointArgs;
 use crate::eval;
 use crate::tensor_file::{self, Named, owned};
 
@@ -20,12 +21,8 @@ use crate::tensor_file::{self, Named, owned};
 /// `model.fc = torch.nn.Identity(); model.load_state_dict(safetensors.torch.load_file(FILE), strict=True)`.
 #[derive(Debug, clap::Args)]
 pub struct ExportArgs {
-    /// Folder of a run's checkpoints; the newest sound one is taken.
-    #[arg(long, value_name = "DIR", required_unless_present = "checkpoint")]
-    checkpoints: Option<PathBuf>,
-    /// One checkpoint.
-    #[arg(long, value_name = "DIR", conflicts_with = "checkpoints")]
-    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// Names and shapes of which program.
     #[arg(long, value_enum, default_value = "torchvision")]
     format: Format,
@@ -55,14 +52,9 @@ enum Network {
 }
 
 /// Exports, and says how to load the file.
-///
-/// # Panics
-///
-/// Never: the arguments require one of the two sources.
 pub fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     let Format::Torchvision = args.format;
-    let found = source::checkpoint(args.checkpoint.as_deref(), args.checkpoints.as_deref())?;
-    let checkpoint = found.expect("the arguments require one of the two");
+    let checkpoint = args.checkpoint.open()?;
     let (config, step) = (&checkpoint.meta().config, checkpoint.meta().step);
     let constructor = torchvision_model(config)?;
     let side = match args.network {

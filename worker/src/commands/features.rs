@@ -10,7 +10,7 @@ use serde_json::json;
 use tch::Tensor;
 
 use crate::commands::output::{Format, count};
-use crate::commands::source;
+use crate::commands::source::CheckpointArgs;
 use crate::engine::eval_config;
 use crate::eval;
 use crate::tensor_file::{self, Named, owned};
@@ -18,12 +18,8 @@ use crate::tensor_file::{self, Named, owned};
 /// Writes `features` and `labels` of all samples, in the data set's order, as safetensors.
 #[derive(Debug, clap::Args)]
 pub(crate) struct FeaturesArgs {
-    /// Folder of a run's checkpoints; the newest sound one is taken.
-    #[arg(long, value_name = "DIR", required_unless_present = "checkpoint")]
-    checkpoints: Option<PathBuf>,
-    /// One checkpoint.
-    #[arg(long, value_name = "DIR", conflicts_with = "checkpoints")]
-    checkpoint: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoint: CheckpointArgs,
     /// Data set.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
@@ -40,8 +36,7 @@ pub(crate) struct FeaturesArgs {
 
 /// Encodes and writes.
 pub(crate) fn run(args: &FeaturesArgs) -> anyhow::Result<()> {
-    let found = source::checkpoint(args.checkpoint.as_deref(), args.checkpoints.as_deref())?;
-    let checkpoint = found.expect("the arguments require one of the two");
+    let checkpoint = args.checkpoint.open()?;
     let dataset = Dataset::open(&args.data)?;
     let model = eval::trained(&checkpoint)?;
     let tensors = encode(&model, &dataset, &checkpoint.meta().config, args.inputs)?;

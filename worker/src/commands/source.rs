@@ -44,6 +44,24 @@ impl ConfigArgs {
     }
 }
 
+/// A checkpoint that must be named.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckpointArgs {
+    /// Folder of a run's checkpoints; the newest sound one is taken.
+    #[arg(long, value_name = "DIR", required_unless_present = "checkpoint")]
+    checkpoints: Option<PathBuf>,
+    /// One checkpoint.
+    #[arg(long, value_name = "DIR", conflicts_with = "checkpoints")]
+    checkpoint: Option<PathBuf>,
+}
+
+impl CheckpointArgs {
+    pub(crate) fn open(&self) -> anyhow::Result<Checkpoint> {
+        let found = checkpoint(self.checkpoint.as_deref(), self.checkpoints.as_deref())?;
+        Ok(found.expect("the arguments require one of the two"))
+    }
+}
+
 /// The checkpoint in a folder of its own, or the newest sound one of a run; `None` if neither is named.
 pub(crate) fn checkpoint(
     one: Option<&Path>,

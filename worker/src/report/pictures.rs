@@ -8,8 +8,7 @@ use lockstep_data::{
 };
 use lockstep_proto::config::RunConfig;
 
-use crate::engine::eval_config;
-use crate::engine::view_recipe;
+use crate::engine::{eval_config, view_recipe};
 use crate::eval::{Features, knn};
 
 /// Images of each kind on the page.

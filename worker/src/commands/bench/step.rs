@@ -8,10 +8,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use lockstep_collective::{
-    AbortHandle, Collective, CollectiveError, HostListener, Rank, Reduction, Solo, WorldSpec,
-};
-use lockstep_nn::{Byol, Communicators, Rates, Views, step};
+use lockstep_collective::{AbortHandle, CollectiveError, HostListener, Rank, Reduction, WorldSpec};
+use lockstep_nn::{Byol, Rates, Views, step};
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::layers::{Layers, parse_assignment};
 use serde::Serialize;
@@ -22,6 +20,7 @@ use super::stopwatch::{Stopwatch, Times};
 use crate::commands::output::Format;
 use crate::engine;
 use crate::run::set_threads;
+use crate::world::communicators;
 
 /// Spans of the engine that the breakdown is made of; none of them is inside of another.
 const PARTS: &[&str] =
@@ -158,7 +157,7 @@ fn steps_of_a_rank(
     let stopwatch = Stopwatch::new(PARTS);
     let subscriber = tracing_subscriber::registry().with(stopwatch.clone());
     let _measured = tracing::subscriber::set_default(subscriber);
-    let mut comm = communicators(listener, spec)?;
+    let mut comm = communicators(listener, spec, &AbortHandle::new())?;
     let mut model = Byol::new(engine::model_spec(config, 0, Device::Cpu), config.run.seed);
     let views = noise(args, &model);
     let rates = Rates { learning_rate: 0.1, decay: 0.99 };
@@ -186,22 +185,6 @@ fn steps_of_a_rank(
 fn median(times: &mut [Duration]) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
-}
-
-fn communicators(
-    listener: &HostListener,
-    spec: &WorldSpec,
-) -> Result<Communicators, CollectiveError> {
-    if spec.peers.len() == 1 {
-        return Ok(Communicators {
-            statistics: Box::new(Solo::default()),
-            gradients: Box::new(Solo::default()),
-        });
-    }
-    let mut channels = listener.connect(spec, &AbortHandle::new())?.into_iter();
-    let mut next =
-        || -> Box<dyn Collective> { Box::new(channels.next().expect("two were asked for")) };
-    Ok(Communicators { statistics: next(), gradients: next() })
 }
 
 /// Two views of noise, around 0 with values up to 2 as normalized images have them.
