@@ -2,10 +2,10 @@
 
 use tch::Tensor;
 
-use super::rows::{for_each_stretch, stretch_len, sum_blocks, tiled, total};
+use super::rows::{for_each_stretch, sum_rows, tiled};
 use crate::kernels::number::{Number, Wide};
 use crate::kernels::{After, Moments, Sums, channels, like};
-use crate::tensor::{host, host_mut, parallel_map};
+use crate::tensor::{host, host_mut};
 
 /// Sums of squares are taken around the first row and moved afterwards, so that a mean far from zero
 /// costs no digits.
@@ -17,26 +17,17 @@ pub(in crate::kernels) fn sums<T: Number>(x: &Tensor, groups: usize) -> Sums {
 /// Σx and Σx² of one group.
 fn group_sums<T: Number>(rows: &[T], width: usize) -> Vec<f64> {
     let origin: Vec<T::Wide> = tiled(rows[..width].iter().map(|x| x.widen().to_f64()));
-    let stretch = stretch_len(width);
-    let parts = parallel_map(rows.len().div_ceil(stretch), |index| {
-        let rows = &rows[index * stretch..rows.len().min((index + 1) * stretch)];
-        pulp::Arch::new().dispatch(|| {
-            sum_blocks::<T::Wide>(rows.len(), width, |range, first, second| {
-                for row in rows[range].chunks(origin.len()) {
-                    for (((a, b), x), &o) in
-                        first.iter_mut().zip(&mut *second).zip(row).zip(&origin)
-                    {
-                        let d = x.widen() - o;
-                        *a = *a + d;
-                        *b = *b + d * d;
-                    }
-                }
-            })
-        })
+    let around = sum_rows::<T::Wide>(rows.len(), width, |range, first, second| {
+        for row in rows[range].chunks(origin.len()) {
+            for (((a, b), x), &o) in first.iter_mut().zip(&mut *second).zip(row).zip(&origin) {
+                let d = x.widen() - o;
+                *a = *a + d;
+                *b = *b + d * d;
+            }
+        }
     });
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 rows")]
     let count = (rows.len() / width) as f64;
-    let around = total(parts);
     let (sum, square) = around.split_at(width);
     let moved = |c: usize| origin[c].to_f64();
     let first = (0..width).map(|c| sum[c] + count * moved(c));

@@ -5,13 +5,15 @@
 //! (chosen at run time); the arithmetic is the same element by element, so results do not depend on those
 //! either.
 
+use std::ops::Range;
+
 use pulp::Arch;
 
 use crate::kernels::number::Wide;
-use crate::tensor::parallel_chunks;
+use crate::tensor::{parallel_chunks, parallel_map};
 
 /// Elements of one stretch: small enough to stay in the second-level cache, large enough to be worth a task.
-const STRETCH: usize = 1 << 15;
+pub(super) const STRETCH: usize = 1 << 15;
 
 /// Tiled rows that are summed in the element's arithmetic before the sum goes on in f64.
 const BLOCK: usize = 16;
@@ -31,15 +33,13 @@ pub(super) fn tiled<W: Wide>(values: impl Iterator<Item = f64>) -> Vec<W> {
 }
 
 /// Whole blocks of tiled rows, about [`STRETCH`] elements.
-pub(super) fn stretch_len(width: usize) -> usize {
+fn stretch_len(width: usize) -> usize {
     let block = BLOCK * tiles(width) * width;
     (STRETCH / block).max(1) * block
 }
 
 /// `body(first element, group, elements)` for every stretch of `data`, in parallel; what it returns, group
-/// by group.
-///
-/// Groups are whole rows, but a group may end inside of a stretch, so each has stretches of its own.
+/// by group. A group may end inside of a stretch, so each has stretches of its own.
 pub(super) fn for_each_stretch<T: Send, R: Send>(
     data: &mut [T],
     groups: usize,
@@ -56,13 +56,31 @@ pub(super) fn for_each_stretch<T: Send, R: Send>(
     data.chunks_mut(group_len).enumerate().map(of_group).collect()
 }
 
+/// Two sums per channel over `len` elements, in parallel: `add` as in [`sum_blocks`].
+pub(super) fn sum_rows<W: Wide>(
+    len: usize,
+    width: usize,
+    add: impl Fn(Range<usize>, &mut [W], &mut [W]) + Sync,
+) -> Vec<f64> {
+    let stretch = stretch_len(width);
+    let parts = parallel_map(len.div_ceil(stretch), |index| {
+        let first = index * stretch;
+        let shifted = |range: Range<usize>| first + range.start..first + range.end;
+        Arch::new().dispatch(|| {
+            let len = stretch.min(len - first);
+            sum_blocks::<W>(len, width, |range, a, b| add(shifted(range), a, b))
+        })
+    });
+    total(parts)
+}
+
 /// Two sums per channel over the rows of one stretch, `[which][channel]`: `add` takes a range of elements
 /// and adds it to two accumulators as wide as a tiled row; blocks are then added in f64.
 #[inline(always)]
 pub(super) fn sum_blocks<W: Wide>(
     len: usize,
     width: usize,
-    mut add: impl FnMut(std::ops::Range<usize>, &mut [W], &mut [W]),
+    add: impl Fn(Range<usize>, &mut [W], &mut [W]),
 ) -> Vec<f64> {
     let tiled = tiles(width) * width;
     let mut total = vec![0.0; 2 * width];

@@ -2,13 +2,10 @@
 
 use tch::Tensor;
 
-use super::rows::{sum_blocks, total};
+use super::rows::{STRETCH, sum_rows};
 use crate::kernels::Move;
 use crate::kernels::number::{Number, Wide};
-use crate::tensor::{host, host_mut, parallel_chunks, parallel_map};
-
-/// Elements that one thread moves at a time.
-const STRETCH: usize = 1 << 15;
+use crate::tensor::{host, host_mut, parallel_chunks};
 
 pub(in crate::kernels) fn norms<T: Number>(
     theta: &Tensor,
@@ -17,24 +14,17 @@ pub(in crate::kernels) fn norms<T: Number>(
 ) -> [f64; 2] {
     let (theta, gradient) = (host::<T>(theta), host::<T>(gradient));
     let decay = T::Wide::from_f64(decay);
-    let parts = parallel_map(theta.len().div_ceil(STRETCH), |index| {
-        let range = index * STRETCH..theta.len().min((index + 1) * STRETCH);
-        let (theta, gradient) = (&theta[range.clone()], &gradient[range]);
-        pulp::Arch::new().dispatch(|| {
-            sum_blocks::<T::Wide>(theta.len(), 1, |range, first, second| {
-                let rows = theta[range.clone()].chunks(first.len());
-                for (theta, gradient) in rows.zip(gradient[range].chunks(first.len())) {
-                    let sums = first.iter_mut().zip(&mut *second);
-                    for (((a, b), theta), g) in sums.zip(theta).zip(gradient) {
-                        let g = g.widen() + decay * theta.widen();
-                        *a = *a + theta.widen() * theta.widen();
-                        *b = *b + g * g;
-                    }
-                }
-            })
-        })
+    let squares = sum_rows::<T::Wide>(theta.len(), 1, |range, first, second| {
+        let rows = theta[range.clone()].chunks(first.len());
+        for (theta, gradient) in rows.zip(gradient[range].chunks(first.len())) {
+            let sums = first.iter_mut().zip(&mut *second);
+            for (((a, b), theta), g) in sums.zip(theta).zip(gradient) {
+                let g = g.widen() + decay * theta.widen();
+                *a = *a + theta.widen() * theta.widen();
+                *b = *b + g * g;
+            }
+        }
     });
-    let squares = total(parts);
     [squares[0].sqrt(), squares[1].sqrt()]
 }
 
