@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Context;
 use lockstep_proto::{RunEvent, StatusClient};
+use time::OffsetDateTime;
 
 use crate::cli::EventsArgs;
 
@@ -35,23 +36,13 @@ fn show(args: &EventsArgs, event: &RunEvent, out: &mut impl Write) -> anyhow::Re
     writeln!(out, "{text}").and_then(|()| out.flush()).context("print the events")
 }
 
-/// A time as `2026-11-24 13:05:09 UTC`.
-///
-/// The date is that of the proleptic Gregorian calendar, by eras of 400 years that begin with March, so that the
-/// day a leap year adds comes last (H. Hinnant, "chrono-compatible low-level date algorithms").
+/// A time as `2026-11-24 13:05:09 UTC`; one behind the year 9999 in seconds.
 fn utc(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
-    let days = seconds / 86_400 + 719_468; // since 1 March of year 0
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let march_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
-    let year = 400 * era + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+    let time = i64::try_from(seconds).ok().map(OffsetDateTime::from_unix_timestamp);
+    let Some(Ok(time)) = time else { return format!("{seconds} s after 1970 UTC") };
+    let (date, (hour, minute, second)) = (time.date(), time.to_hms());
+    format!("{date} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
 #[cfg(test)]
