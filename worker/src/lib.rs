@@ -9,6 +9,7 @@
 //! * [`cli`]: arguments; [`run()`]: one worker from start to end;
 //! * `trainer.rs`: the one loop of this process; `world.rs`: forming a world;
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
+//!   `tensor_file.rs`: the format of both;
 //! * [`engine`]: from the run's configuration to model and pipeline;
 //! * [`eval`], [`report`], [`commands`]: what one does before and after training.
 //!

@@ -7,7 +7,9 @@
 //!           (target: no gradient)                          batch norm      buckets      over all ranks
 //! ```
 //!
-//! `step.rs` is the algorithm; `byol.rs` the model it works on; `pass.rs` what a layer needs to run.
+//! `step.rs` is the algorithm; `byol.rs` the model it works on, made from `spec.rs`; `views.rs` what it sees;
+//! `pass.rs` what a layer needs to run; `kernels/` the loops that are bound by memory. `named.rs` and
+//! `recording.rs` show state and steps to other programs.
 //! Layers are explicit because batch norm talks to the other ranks in the middle of forward *and*
 //! backward, in the same order everywhere, and because a gradient may leave as soon as it is final.
 //!
