@@ -1,11 +1,15 @@
 //! Every transform against what torchvision and Pillow make of the same image.
 //!
-//! The values are in `golden.json`, made by `golden.py`. Tolerances are near the
-//! measured differences, which stand beside them; 1/255 is one step of 8 bits.
+//! The values are in `golden.json` and `photos/`, made by `tests/reference/golden_views.py`, which
+//! says what they are. Tolerances are near the measured differences, which stand beside them;
+//! 1/255 is one step of 8 bits.
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of the test functions")]
 
+use std::path::Path;
+
 use lockstep_data::{
-    Augmenter, CropBox, EvalConfig, JitterStep, RgbImage, ViewParams, ViewRecipe, eval_view,
+    Augmenter, CropBox, Decoder, EvalConfig, JitterStep, RgbImage, ViewParams, ViewRecipe,
+    eval_view,
 };
 use serde::Deserialize;
 
@@ -16,6 +20,16 @@ const RESIZE_MEAN: f32 = 0.05 / 255.0;
 /// Colour and blur are the same formulas in the same precision; measured: 1.1e-6,
 /// of which 0.5e-6 is the rounding of the file.
 const FLOAT: f32 = 2e-6;
+
+/// In steps of 8 bits.
+struct Limit {
+    mean: f32,
+    largest: f32,
+}
+
+/// From JPEG bytes.
+const PHOTO_STEP: Limit = Limit { mean: 1.0, largest: 8.0 };
+const PHOTO_CHAIN: Limit = Limit { mean: 2.0, largest: 16.0 };
 
 #[derive(Deserialize)]
 struct Golden {
@@ -28,10 +42,12 @@ struct Golden {
     evaluation: Vec<Evaluation>,
 }
 
+type Step = (String, f32);
+
 #[derive(Deserialize)]
 struct Case {
     crop: [u32; 4],
-    steps: Vec<(String, f32)>,
+    steps: Vec<Step>,
     values: Vec<f32>,
 }
 
@@ -57,22 +73,68 @@ impl Golden {
     }
 
     /// Our view, in 0..=1.
-    fn view(&self, crop: [u32; 4], steps: &[(String, f32)]) -> Vec<f32> {
-        let (params, blur_kernel) = params(crop, steps);
-        let recipe = ViewRecipe {
-            blur_kernel,
-            mean: [0.0; 3],
-            std: [1.0; 3],
-            ..ViewRecipe::imagenet(self.size)
-        };
-        let mut out = vec![0.0; recipe.view_len()];
-        Augmenter::default().apply(&self.image(), &params, &recipe, &mut out);
-        out
+    fn view(&self, crop: [u32; 4], steps: &[Step]) -> Vec<f32> {
+        viewed(&self.image(), self.size, crop, steps)
     }
 }
 
+/// What training sees.
+#[derive(Deserialize)]
+struct Photos {
+    size: u32,
+    cases: Vec<PhotoCase>,
+    evaluation: Vec<PhotoEvaluation>,
+}
+
+#[derive(Deserialize)]
+struct PhotoCase {
+    file: String,
+    crop: [u32; 4],
+    steps: Vec<Step>,
+}
+
+#[derive(Deserialize)]
+struct PhotoEvaluation {
+    file: String,
+    short: u32,
+}
+
+impl Photos {
+    fn load() -> Self {
+        serde_json::from_slice(&photo_file("views.json")).unwrap()
+    }
+
+    /// The values of the cases and then of the evaluation views, which belong together in order.
+    fn values(&self) -> Vec<Vec<f32>> {
+        let bytes = photo_file("views.bin");
+        let value = |pair: &[u8; 2]| f32::from(u16::from_le_bytes(*pair)) / 8192.0 - 4.0;
+        let values: Vec<f32> = bytes.as_chunks().0.iter().map(value).collect();
+        let view_len = ViewRecipe::imagenet(self.size).view_len();
+        assert_eq!(values.len(), (self.cases.len() + self.evaluation.len()) * view_len);
+        values.chunks(view_len).map(<[f32]>::to_vec).collect()
+    }
+}
+
+fn photo_file(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/photos");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+/// Our view: in 0..=1, or normalized where that is the last step.
+fn viewed(image: &RgbImage, size: u32, crop: [u32; 4], steps: &[Step]) -> Vec<f32> {
+    let normalized = steps.iter().any(|(name, _)| name == "normalize");
+    let (params, blur_kernel) = params(crop, steps);
+    let mut recipe = ViewRecipe { blur_kernel, ..ViewRecipe::imagenet(size) };
+    if !normalized {
+        (recipe.mean, recipe.std) = ([0.0; 3], [1.0; 3]);
+    }
+    let mut out = vec![0.0; recipe.view_len()];
+    Augmenter::default().apply(image, &params, &recipe, &mut out);
+    out
+}
+
 /// The parameters that do `steps`, and the taps of the blur.
-fn params([left, top, width, height]: [u32; 4], steps: &[(String, f32)]) -> (ViewParams, u32) {
+fn params([left, top, width, height]: [u32; 4], steps: &[Step]) -> (ViewParams, u32) {
     let mut params = ViewParams {
         crop: CropBox { left, top, width, height },
         flip: false,
@@ -90,12 +152,12 @@ fn params([left, top, width, height]: [u32; 4], steps: &[(String, f32)]) -> (Vie
             "saturation" => jitter.push(JitterStep::Saturation(*argument)),
             "hue" => jitter.push(JitterStep::Hue(*argument)),
             "grayscale" => params.grayscale = true,
-            "blur5" | "blur11" => {
-                params.blur = Some(*argument);
-                taps = if name == "blur5" { 5 } else { 11 };
-            }
             "solarize" => params.solarize = true,
-            other => panic!("golden.json has a step `{other}`"),
+            "normalize" => {}
+            blur => {
+                params.blur = Some(*argument);
+                taps = blur.strip_prefix("blur").and_then(|taps| taps.parse().ok()).unwrap();
+            }
         }
     }
     if !jitter.is_empty() {
@@ -171,5 +233,49 @@ fn the_evaluation_view_agrees_with_torchvision_to_one_step() {
         println!("short side {}: largest {largest}, mean {mean}", case.short);
         assert!(largest <= ONE_STEP, "short side {}: {largest}", case.short);
         assert!(mean <= RESIZE_MEAN, "short side {}: {mean}", case.short);
+    }
+}
+
+/// Difference of views of photographs in steps of 8 bits, printed: largest and mean.
+fn photo_difference(name: &str, steps: &[Step], ours: &[f32], golden: &[f32]) -> (f32, f32) {
+    let normalized = steps.last().is_some_and(|(name, _)| name == "normalize");
+    // The channels' deviations differ little; the mean one turns normalized values back.
+    let step = if normalized { (0.229 + 0.224 + 0.225) / 3.0 } else { 1.0 } * 255.0;
+    let (largest, mean) = difference(ours, golden, 1.0);
+    let (largest, mean) = (largest * step, mean * step);
+    println!("{name} {steps:?}: largest {largest:.3}/255, mean {mean:.4}/255");
+    (largest, mean)
+}
+
+#[test]
+fn views_of_jpeg_bytes_agree_with_torchvision_on_what_pillow_decodes() {
+    let photos = Photos::load();
+    for (case, golden) in photos.cases.iter().zip(photos.values()) {
+        let mut image = RgbImage::default();
+        Decoder::default().decode(&photo_file(&case.file), &mut image).unwrap();
+        let ours = viewed(&image, photos.size, case.crop, &case.steps);
+        let (largest, mean) = photo_difference(&case.file, &case.steps, &ours, &golden);
+        let limit = if case.steps.len() > 1 { PHOTO_CHAIN } else { PHOTO_STEP };
+        assert!(mean <= limit.mean && largest <= limit.largest, "{} {:?}", case.file, case.steps);
+    }
+}
+
+#[test]
+fn evaluation_views_of_jpeg_bytes_agree_with_torchvision_on_what_pillow_decodes() {
+    let photos = Photos::load();
+    let values = photos.values().into_iter().skip(photos.cases.len());
+    for (case, golden) in photos.evaluation.iter().zip(values) {
+        let config = EvalConfig {
+            size: photos.size,
+            resize_short_side: case.short,
+            mean: ViewRecipe::imagenet(1).mean,
+            std: ViewRecipe::imagenet(1).std,
+            batch: 1,
+            threads: 1,
+        };
+        let ours = eval_view(&photo_file(&case.file), &config).unwrap();
+        let normalized = [("normalize".to_owned(), 0.0)];
+        let (largest, mean) = photo_difference(&case.file, &normalized, &ours, &golden);
+        assert!(mean <= PHOTO_STEP.mean && largest <= PHOTO_STEP.largest, "{}", case.file);
     }
 }
