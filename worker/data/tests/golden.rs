@@ -5,7 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of the test functions")]
 
 use lockstep_data::{
-    Augmenter, CropBox, EvalConfig, JitterStep, RgbImage, ViewParams, ViewRecipe, eval_view,
+    Augmenter, CropBox, Decoder, EvalConfig, JitterStep, PlanarImage, ViewParams, ViewRecipe,
+    eval_view,
 };
 use serde::Deserialize;
 
@@ -52,8 +53,18 @@ impl Golden {
         serde_json::from_str(include_str!("golden.json")).unwrap()
     }
 
-    fn image(&self) -> RgbImage {
-        RgbImage { width: self.width, height: self.height, pixels: self.pixels.clone() }
+    fn png(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&self.pixels).unwrap();
+        bytes
+    }
+
+    fn image(&self) -> PlanarImage {
+        let mut image = PlanarImage::default();
+        Decoder::default().open(&self.png()).unwrap().decode_all(&mut image).unwrap();
+        image
     }
 
     /// Our view, in 0..=1.
@@ -153,10 +164,7 @@ fn the_whole_chain_agrees_with_torchvision() {
 #[test]
 fn the_evaluation_view_agrees_with_torchvision_to_one_step() {
     let golden = Golden::load();
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, golden.width, golden.height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header().unwrap().write_image_data(&golden.pixels).unwrap();
+    let bytes = golden.png();
     for case in &golden.evaluation {
         let config = EvalConfig {
             size: golden.size,

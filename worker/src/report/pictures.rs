@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lockstep_data::{
     Augmenter, CropBox, DataError, Dataset, Order, OrderConfig, RgbImage, SampleId, View, ViewKey,
-    ViewParams, ViewRecipe, eval_view,
+    ViewParams, ViewRecipe, eval_view, to_rgb,
 };
 use lockstep_proto::config::RunConfig;
 
@@ -86,10 +86,12 @@ fn pair(
         let picture = shown(&pixels, recipe.size, recipe.mean, recipe.std);
         (params, picture)
     };
+    let mut original = RgbImage::default();
+    to_rgb(&image, &mut original);
     Ok(Pair {
         views: [view(View::One), view(View::Two)],
         sides: (image.width, image.height),
-        original: thinned(&image),
+        original: thinned(&original),
     })
 }
 
