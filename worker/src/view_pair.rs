@@ -1,7 +1,8 @@
 //! A stored image beside the two views that training makes of it, for people to look at.
 
 use lockstep_data::{
-    Augmenter, DataError, Dataset, Label, RgbImage, SampleId, View, ViewKey, ViewParams, ViewRecipe,
+    Augmenter, DataError, Dataset, Label, RgbImage, SampleId, View, ViewKey, ViewParams,
+    ViewRecipe, to_rgb,
 };
 
 /// Which draws.
@@ -31,14 +32,16 @@ impl ViewPair {
         recipe: &ViewRecipe,
         draws: Draws,
     ) -> Result<Self, DataError> {
-        let (image, label) = dataset.image(id)?;
+        let (planes, label) = dataset.image(id)?;
         let view = |view| {
             let key = ViewKey::new(draws.seed, draws.data_epoch, id, view);
-            let params = ViewParams::draw(recipe, image.width, image.height, key);
+            let params = ViewParams::draw(recipe, planes.width, planes.height, key);
             let mut pixels = vec![0.0; recipe.view_len()];
-            Augmenter::default().apply(&image, &params, recipe, &mut pixels);
+            Augmenter::default().apply(&planes, &params, recipe, &mut pixels);
             (params, pixels)
         };
+        let mut image = RgbImage::default();
+        to_rgb(&planes, &mut image);
         Ok(Self { views: [view(View::One), view(View::Two)], id, label, image })
     }
 }

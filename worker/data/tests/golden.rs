@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use lockstep_data::{
-    Augmenter, CropBox, Decoder, EvalConfig, JitterStep, RgbImage, ViewParams, ViewRecipe,
+    Augmenter, CropBox, Decoder, EvalConfig, JitterStep, PlanarImage, ViewParams, ViewRecipe,
     eval_view,
 };
 use serde::Deserialize;
@@ -68,8 +68,18 @@ impl Golden {
         serde_json::from_str(include_str!("golden.json")).unwrap()
     }
 
-    fn image(&self) -> RgbImage {
-        RgbImage { width: self.width, height: self.height, pixels: self.pixels.clone() }
+    fn png(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, self.width, self.height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header().unwrap().write_image_data(&self.pixels).unwrap();
+        bytes
+    }
+
+    fn image(&self) -> PlanarImage {
+        let mut image = PlanarImage::default();
+        Decoder::default().open(&self.png()).unwrap().decode_all(&mut image).unwrap();
+        image
     }
 
     /// Our view, in 0..=1.
@@ -121,7 +131,7 @@ fn photo_file(name: &str) -> Vec<u8> {
 }
 
 /// Our view: in 0..=1, or normalized where that is the last step.
-fn viewed(image: &RgbImage, size: u32, crop: [u32; 4], steps: &[Step]) -> Vec<f32> {
+fn viewed(image: &PlanarImage, size: u32, crop: [u32; 4], steps: &[Step]) -> Vec<f32> {
     let normalized = steps.iter().any(|(name, _)| name == "normalize");
     let (params, blur_kernel) = params(crop, steps);
     let mut recipe = ViewRecipe { blur_kernel, ..ViewRecipe::imagenet(size) };
@@ -215,10 +225,7 @@ fn the_whole_chain_agrees_with_torchvision() {
 #[test]
 fn the_evaluation_view_agrees_with_torchvision_to_one_step() {
     let golden = Golden::load();
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, golden.width, golden.height);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header().unwrap().write_image_data(&golden.pixels).unwrap();
+    let bytes = golden.png();
     for case in &golden.evaluation {
         let config = EvalConfig {
             size: golden.size,
@@ -251,8 +258,12 @@ fn photo_difference(name: &str, steps: &[Step], ours: &[f32], golden: &[f32]) ->
 fn views_of_jpeg_bytes_agree_with_torchvision_on_what_pillow_decodes() {
     let photos = Photos::load();
     for (case, golden) in photos.cases.iter().zip(photos.values()) {
-        let mut image = RgbImage::default();
-        Decoder::default().decode(&photo_file(&case.file), &mut image).unwrap();
+        let [left, top, width, height] = case.crop;
+        let mut image = PlanarImage::default();
+        let (bytes, mut decoder) = (photo_file(&case.file), Decoder::default());
+        // As in training: only what the crop needs.
+        let crop = CropBox { left, top, width, height };
+        decoder.open(&bytes).unwrap().decode(&[crop], &mut image).unwrap();
         let ours = viewed(&image, photos.size, case.crop, &case.steps);
         let (largest, mean) = photo_difference(&case.file, &case.steps, &ours, &golden);
         let limit = if case.steps.len() > 1 { PHOTO_CHAIN } else { PHOTO_STEP };

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use lockstep_data::{
-    DataError, Dataset, Decoder, Loader, LoaderConfig, Order, OrderConfig, PackConfig, PlanarImage,
-    Region, SampleId, StageTimes, ViewRecipe, pack,
+    CropBox, DataError, Dataset, Decoder, Loader, LoaderConfig, Order, OrderConfig, PackConfig,
+    PlanarImage, SampleId, StageTimes, ViewRecipe, pack,
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -20,9 +20,9 @@ use crate::commands::Misuse;
 use crate::commands::output::{Format, count};
 
 /// Samples of a batch, where there are so many.
-const BATCH: u64 = 50;
+const BATCH: u32 = 50;
 /// Batches that a round has at most.
-const ROUND: u64 = 20;
+const ROUND: u32 = 20;
 /// Images that are made where none are given.
 const MADE: u64 = 50;
 
@@ -60,7 +60,7 @@ struct Figures {
     /// Stored images.
     samples: u64,
     /// Images of a round.
-    images: u64,
+    images: u32,
     rounds: u32,
     /// By CPU time of the whole process; median over the rounds.
     images_per_second_per_core: f64,
@@ -136,7 +136,7 @@ struct Measured<T> {
 fn measured<T>(work: impl FnOnce() -> Result<T, DataError>) -> Result<Measured<T>, DataError> {
     let (started, cpu_before) = (Instant::now(), cpu_time());
     let result = work()?;
-    Ok(Measured { wall: started.elapsed(), cpu: cpu_time() - cpu_before, result })
+    Ok(Measured { wall: started.elapsed(), cpu: cpu_time().saturating_sub(cpu_before), result })
 }
 
 /// CPU time of this process so far, all threads.
@@ -146,8 +146,8 @@ fn cpu_time() -> Duration {
 
 fn measure(args: &DataArgs, dataset: &Arc<Dataset>) -> Result<Figures, DataError> {
     let samples = dataset.manifest().samples();
-    let batch = BATCH.min(samples);
-    let batches = (samples / batch).min(ROUND);
+    let batch = u32::try_from(samples).map_or(BATCH, |samples| samples.min(BATCH));
+    let batches = u32::try_from(samples / u64::from(batch)).map_or(ROUND, |most| most.min(ROUND));
     let images = batches * batch;
     let mut loader = loader(args, dataset, batch)?;
     let mut round = || measured(|| take(&mut loader, batches));
@@ -157,7 +157,7 @@ fn measure(args: &DataArgs, dataset: &Arc<Dataset>) -> Result<Figures, DataError
     let entropy: Vec<_> = (0..args.rounds)
         .map(|_| measured(|| decode_last_pixels(dataset, images)))
         .collect::<Result<_, _>>()?;
-    let each = |time: Duration| time.as_secs_f64() / images as f64;
+    let each = |time: Duration| time.as_secs_f64() / f64::from(images);
     let wall = median(rounds.iter().map(|round| each(round.wall)));
     let cpu = median(rounds.iter().map(|round| each(round.cpu)));
     let times: StageTimes = rounds.iter().map(|round| round.result).sum();
@@ -181,9 +181,8 @@ fn stages(times: &StageTimes) -> [(&'static str, Duration); 5] {
 }
 
 /// A loader that makes a batch only when the one before is taken, so that rounds do not overlap.
-fn loader(args: &DataArgs, dataset: &Arc<Dataset>, batch: u64) -> Result<Loader, DataError> {
-    let global_batch = u32::try_from(batch).expect("a small batch");
-    let order = OrderConfig { seed: 0, global_batch, lanes: 1, shuffle_block: 4_096 };
+fn loader(args: &DataArgs, dataset: &Arc<Dataset>, batch: u32) -> Result<Loader, DataError> {
+    let order = OrderConfig { seed: 0, global_batch: batch, lanes: 1, shuffle_block: 4_096 };
     let order = Order::new(&dataset.manifest().shard_sizes(), order)?;
     let config = LoaderConfig {
         seed: 0,
@@ -195,7 +194,7 @@ fn loader(args: &DataArgs, dataset: &Arc<Dataset>, batch: u64) -> Result<Loader,
     Loader::start(Arc::clone(dataset), order, ViewRecipe::imagenet(args.size), config)
 }
 
-fn take(loader: &mut Loader, batches: u64) -> Result<StageTimes, DataError> {
+fn take(loader: &mut Loader, batches: u32) -> Result<StageTimes, DataError> {
     (0..batches)
         .map(|_| {
             let batch = loader.next_batch()?;
@@ -207,14 +206,14 @@ fn take(loader: &mut Loader, batches: u64) -> Result<StageTimes, DataError> {
 }
 
 /// Decodes of `images` samples only what the last pixel needs: all codes of a baseline JPEG, and little else.
-fn decode_last_pixels(dataset: &Dataset, images: u64) -> Result<(), DataError> {
+fn decode_last_pixels(dataset: &Dataset, images: u32) -> Result<(), DataError> {
     let (mut bytes, mut decoder) = (Vec::new(), Decoder::default());
     let mut image = PlanarImage::default();
     for id in 0..images {
-        dataset.read(SampleId(id), &mut bytes)?;
+        dataset.read(SampleId(id.into()), &mut bytes)?;
         let opened = decoder.open(&bytes).expect("packing has decoded it");
         let (left, top) = (opened.width() - 1, opened.height() - 1);
-        let last = Region { left, top, width: 1, height: 1 };
+        let last = CropBox { left, top, width: 1, height: 1 };
         opened.decode(&[last], &mut image).expect("packing has decoded it");
     }
     Ok(())
@@ -233,7 +232,7 @@ fn text(figures: &Figures) -> String {
          {:.0} images/s per core (CPU time), {:.0} images/s\n",
         count(*samples, "stored image"),
         count(*threads as u64, "thread"),
-        count(*images, "image"),
+        count((*images).into(), "image"),
         figures.images_per_second_per_core,
         figures.images_per_second,
     );
