@@ -6,8 +6,9 @@
 Run by hand when a transform is added, with the packages of requirements.txt; the tests read only the files it leaves
 in worker/data/tests. All images are made here.
 
-golden.json is about every transform alone, on a small image without JPEG: a crop (left, top, width, height), resized
-to a square of 12 and then transformed as float planes. Values are interleaved RGB in 0..1, in 1/1,000,000.
+golden.json is about every transform alone, on a small image without JPEG: a crop (left, top, width, height), as float
+planes resized to a square of 12, clipped and then transformed. Values are interleaved RGB in 0..1, in 1/1,000,000.
+What Pillow makes of the same crops on 8 bits stands beside them, in 0..255.
 
 photos/ is about what training sees: JPEG bytes, decoded by Pillow, cropped and resized to a square of 24 by torchvision
 as uint8, then transformed as floats. views.json says what was done to which file; views.bin has the values of its
@@ -54,17 +55,19 @@ def photo(width, height, seed):
     return Image.fromarray(value.round().clip(0, 255).astype(numpy.uint8))
 
 
+def loaded(image, dtype):
+    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1).to(dtype)
+
+
 def cropped(image, crop, size):
     left, top, width, height = crop
-    tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
-    view = tv.resized_crop(tensor, top, left, height, width, [size, size], BICUBIC, antialias=True)
-    return view.float() / 255
+    view = tv.resized_crop(image, top, left, height, width, [size, size], BICUBIC, antialias=True)
+    return view.float().clip(0, 255) / 255
 
 
 def evaluated(image, short, size):
-    tensor = torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
-    view = tv.resize(tensor, [short], BICUBIC, antialias=True)
-    return tv.center_crop(view, [size, size]).float() / 255
+    view = tv.resize(image, [short], BICUBIC, antialias=True)
+    return tv.center_crop(view, [size, size]).float().clip(0, 255) / 255
 
 
 STEPS = {
@@ -142,17 +145,18 @@ def pillow(image, crop):
 
 def write_golden():
     image = picture()
+    floats = loaded(image, torch.float32)
     golden = {
         "width": WIDTH,
         "height": HEIGHT,
         "size": SIZE,
         "pixels": image.flatten().tolist(),
         "cases": [
-            {"crop": c, "steps": s, "values": values(transformed(cropped(image, c, SIZE), s))} for c, s in CASES
+            {"crop": c, "steps": s, "values": values(transformed(cropped(floats, c, SIZE), s))} for c, s in CASES
         ],
         "pillow": [{"crop": c, "values": pillow(image, c)} for c, s in CASES if not s],
         "evaluation": [
-            {"short": s, "values": values(transformed(evaluated(image, s, SIZE), []))} for s in (12, 14, 17, 31)
+            {"short": s, "values": values(transformed(evaluated(floats, s, SIZE), []))} for s in (12, 14, 17, 31)
         ],
     }
     text = json.dumps(golden, separators=(",", ":")).replace('{"', '\n{"')
@@ -165,7 +169,8 @@ def write_photos():
     images, stored = {}, []
     for seed, (name, width, height, quality, subsampling) in enumerate(PHOTOS):
         photo(width, height, seed).save(folder / name, quality=quality, subsampling=subsampling, optimize=True)
-        images[name] = Image.open(io.BytesIO((folder / name).read_bytes())).convert("RGB")
+        decoded = Image.open(io.BytesIO((folder / name).read_bytes())).convert("RGB")
+        images[name] = loaded(decoded, torch.uint8)
     for name, crop, steps in PHOTO_CASES:
         stored.append(transformed(cropped(images[name], crop, PHOTO_SIZE), steps))
     for name, short in PHOTO_EVALUATION:

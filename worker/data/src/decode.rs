@@ -4,10 +4,13 @@
 //! looked up, alpha is dropped (Pillow's `convert("RGB")` does the same), 16-bit
 //! samples keep their upper byte. A file that ends early is an error: a
 //! half-grey image would train silently.
+//!
+//! Baseline JPEG, which is nearly all there is, goes through [`lockstep_jpeg`];
+//! progressive and other rare files through a complete decoder.
 
 use std::io::Cursor;
 
-use lockstep_jpeg::{Colour, PlanarImage, Plane, Region};
+use lockstep_jpeg::{Colour, JpegError, PlanarImage, Plane, Region};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -22,6 +25,7 @@ const MAX_SIDE: usize = 65_535;
 /// Decodes JPEG and PNG; keeps its buffers between images.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    baseline: lockstep_jpeg::Decoder,
     /// Interleaved samples on their way into planes.
     raw: Vec<u8>,
 }
@@ -31,12 +35,12 @@ pub struct OpenImage<'a> {
     width: u32,
     height: u32,
     source: Source<'a>,
-    raw: &'a mut Vec<u8>,
 }
 
 enum Source<'a> {
-    Png(Box<png::Reader<Cursor<&'a [u8]>>>),
-    Jpeg(Box<JpegDecoder<ZCursor<&'a [u8]>>>),
+    Baseline(lockstep_jpeg::Opened<'a>),
+    Jpeg(Box<JpegDecoder<ZCursor<&'a [u8]>>>, &'a mut Vec<u8>),
+    Png(Box<png::Reader<Cursor<&'a [u8]>>>, &'a mut Vec<u8>),
 }
 
 impl Decoder {
@@ -46,14 +50,23 @@ impl Decoder {
     ///
     /// What is wrong with the bytes, as the rest of a sentence.
     pub fn open<'a>(&'a mut self, bytes: &'a [u8]) -> Result<OpenImage<'a>, String> {
-        let (source, (width, height)) = match bytes {
+        let Self { baseline, raw } = self;
+        let image = match bytes {
             [] => return Err("is empty".to_owned()),
-            [0xFF, 0xD8, ..] => open_jpeg(bytes)?,
-            [0x89, b'P', b'N', b'G', ..] => open_png(bytes)?,
+            [0xFF, 0xD8, ..] => match baseline.open(bytes) {
+                Ok(opened) => OpenImage {
+                    width: opened.width(),
+                    height: opened.height(),
+                    source: Source::Baseline(opened),
+                },
+                Err(JpegError::Unsupported(_)) => open_jpeg(bytes, raw)?,
+                Err(damaged) => return Err(damaged.to_string()),
+            },
+            [0x89, b'P', b'N', b'G', ..] => open_png(bytes, raw)?,
             _ => return Err("is neither JPEG nor PNG".to_owned()),
         };
-        check_sides(width, height)?;
-        Ok(OpenImage { width, height, source, raw: &mut self.raw })
+        check_sides(image.width, image.height)?;
+        Ok(image)
     }
 
     /// Decodes the whole image as interleaved RGB, reusing the memory of `rgb`.
@@ -81,18 +94,19 @@ impl OpenImage<'_> {
     }
 
     /// Decodes at least `regions`, and what upsampling their chroma needs around
-    /// them, into `image`; reuses its memory.
+    /// them, into `image`; reuses its memory. Damage elsewhere may go unseen.
     ///
     /// # Errors
     ///
     /// What is wrong with the bytes, as the rest of a sentence.
     pub fn decode(self, regions: &[Region], image: &mut PlanarImage) -> Result<(), String> {
-        // These decoders know only whole images.
-        let _all_of = regions;
         (image.width, image.height) = (self.width, self.height);
         match self.source {
-            Source::Png(reader) => decode_png(*reader, self.raw, image),
-            Source::Jpeg(decoder) => decode_jpeg(*decoder, self.raw, image),
+            Source::Baseline(opened) => {
+                opened.decode(regions, image).map_err(|damaged| damaged.to_string())
+            }
+            Source::Jpeg(decoder, raw) => decode_jpeg(*decoder, raw, image),
+            Source::Png(reader, raw) => decode_png(*reader, raw, image),
         }
     }
 
@@ -114,12 +128,12 @@ impl std::fmt::Debug for OpenImage<'_> {
     }
 }
 
-fn open_png(bytes: &[u8]) -> Result<(Source<'_>, (u32, u32)), String> {
+fn open_png<'a>(bytes: &'a [u8], raw: &'a mut Vec<u8>) -> Result<OpenImage<'a>, String> {
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
     let reader = decoder.read_info().map_err(damaged_png)?;
-    let sides = reader.info().size();
-    Ok((Source::Png(Box::new(reader)), sides))
+    let (width, height) = reader.info().size();
+    Ok(OpenImage { width, height, source: Source::Png(Box::new(reader), raw) })
 }
 
 fn decode_png(
@@ -142,7 +156,7 @@ fn decode_png(
     Ok(())
 }
 
-fn open_jpeg(bytes: &[u8]) -> Result<(Source<'_>, (u32, u32)), String> {
+fn open_jpeg<'a>(bytes: &'a [u8], raw: &'a mut Vec<u8>) -> Result<OpenImage<'a>, String> {
     if !is_ended(bytes) {
         return Err("is a damaged JPEG: it ends in the middle of its pixels".to_owned());
     }
@@ -156,7 +170,7 @@ fn open_jpeg(bytes: &[u8]) -> Result<(Source<'_>, (u32, u32)), String> {
     let (width, height) = decoder.dimensions().ok_or("is a JPEG without dimensions")?;
     let width = u32::try_from(width).map_err(|_| "is too wide")?;
     let height = u32::try_from(height).map_err(|_| "is too high")?;
-    Ok((Source::Jpeg(Box::new(decoder)), (width, height)))
+    Ok(OpenImage { width, height, source: Source::Jpeg(Box::new(decoder), raw) })
 }
 
 fn decode_jpeg(

@@ -13,13 +13,11 @@ use lockstep_data::{
 };
 use serde::Deserialize;
 
-/// Resizing rounds to 8 bits, so a difference is a whole step: measured, one value in
-/// 400 against Pillow, none against torchvision but for one case of the evaluation view.
-const ONE_STEP: f32 = 1.0 / 255.0 + 1e-6;
-const RESIZE_MEAN: f32 = 0.05 / 255.0;
-/// Colour and blur are the same formulas in the same precision; measured: 1.1e-6,
-/// of which 0.5e-6 is the rounding of the file.
+/// The same formulas in the same precision; measured: 1.2e-6, of which 0.5e-6 is the
+/// rounding of the file.
 const FLOAT: f32 = 2e-6;
+/// Here torchvision has the positions in the whole image in single precision; measured: 2.0e-6.
+const EVALUATION: f32 = 3e-6;
 
 /// In steps of 8 bits.
 struct Limit {
@@ -27,9 +25,14 @@ struct Limit {
     largest: f32,
 }
 
-/// From JPEG bytes.
-const PHOTO_STEP: Limit = Limit { mean: 1.0, largest: 8.0 };
-const PHOTO_CHAIN: Limit = Limit { mean: 2.0, largest: 16.0 };
+/// Against Pillow, which rounds to 8 bits and clips between its two passes too: that shows
+/// where the cubic overshoots at the picture's hard edge. Measured: mean 0.44, largest 15.3.
+const EIGHT_BITS: Limit = Limit { mean: 0.5, largest: 16.0 };
+/// From JPEG bytes, against 8 bits in every stage. Measured: mean 0.64, largest 10.0, at the
+/// edge of the disc.
+const PHOTO_STEP: Limit = Limit { mean: 0.7, largest: 11.0 };
+/// Measured: mean 0.49, largest 6.2.
+const PHOTO_CHAIN: Limit = Limit { mean: 0.6, largest: 7.0 };
 
 #[derive(Deserialize)]
 struct Golden {
@@ -76,15 +79,9 @@ impl Golden {
         bytes
     }
 
-    fn image(&self) -> PlanarImage {
-        let mut image = PlanarImage::default();
-        Decoder::default().open(&self.png()).unwrap().decode_all(&mut image).unwrap();
-        image
-    }
-
     /// Our view, in 0..=1.
     fn view(&self, crop: [u32; 4], steps: &[Step]) -> Vec<f32> {
-        viewed(&self.image(), self.size, crop, steps)
+        viewed(&self.png(), self.size, crop, steps)
     }
 }
 
@@ -131,15 +128,16 @@ fn photo_file(name: &str) -> Vec<u8> {
 }
 
 /// Our view: in 0..=1, or normalized where that is the last step.
-fn viewed(image: &PlanarImage, size: u32, crop: [u32; 4], steps: &[Step]) -> Vec<f32> {
+fn viewed(bytes: &[u8], size: u32, crop: [u32; 4], steps: &[Step]) -> Vec<f32> {
     let normalized = steps.iter().any(|(name, _)| name == "normalize");
     let (params, blur_kernel) = params(crop, steps);
     let mut recipe = ViewRecipe { blur_kernel, ..ViewRecipe::imagenet(size) };
     if !normalized {
         (recipe.mean, recipe.std) = ([0.0; 3], [1.0; 3]);
     }
-    let mut out = vec![0.0; recipe.view_len()];
-    Augmenter::default().apply(image, &params, &recipe, &mut out);
+    let (mut image, mut out) = (PlanarImage::default(), vec![0.0; recipe.view_len()]);
+    Decoder::default().open(bytes).unwrap().decode(&[params.crop], &mut image).unwrap();
+    Augmenter::default().apply(&image, &params, &recipe, &mut out);
     out
 }
 
@@ -189,16 +187,19 @@ fn difference(ours: &[f32], golden: &[f32], unit: f32) -> (f32, f32) {
 }
 
 #[test]
-fn resizing_agrees_with_torchvision_and_pillow_to_one_step() {
+fn resizing_agrees_with_torchvision_on_floats_and_nearly_with_pillow_on_bytes() {
     let golden = Golden::load();
-    let torchvision = golden.cases.iter().filter(|case| case.steps.is_empty());
-    let torchvision = torchvision.map(|case| (case.crop, &case.values, 1e-6));
-    let pillow = golden.pillow.iter().map(|case| (case.crop, &case.values, 1.0 / 255.0));
-    for (crop, values, unit) in torchvision.chain(pillow) {
-        let (largest, mean) = difference(&golden.view(crop, &[]), values, unit);
-        println!("{crop:?}: largest {largest}, mean {mean}");
-        assert!(largest <= ONE_STEP, "{crop:?}: {largest}");
-        assert!(mean <= RESIZE_MEAN, "{crop:?}: {mean}");
+    for case in golden.cases.iter().filter(|case| case.steps.is_empty()) {
+        let (largest, _) = difference(&golden.view(case.crop, &[]), &case.values, 1e-6);
+        println!("{:?}: largest {largest}", case.crop);
+        assert!(largest <= FLOAT, "{:?}: {largest}", case.crop);
+    }
+    for case in &golden.pillow {
+        let ours: Vec<_> = golden.view(case.crop, &[]).iter().map(|value| value * 255.0).collect();
+        let (largest, mean) = difference(&ours, &case.values, 1.0);
+        println!("{:?}: largest {largest:.2}/255, mean {mean:.3}/255", case.crop);
+        assert!(largest <= EIGHT_BITS.largest, "{:?}: {largest}", case.crop);
+        assert!(mean <= EIGHT_BITS.mean, "{:?}: {mean}", case.crop);
     }
 }
 
@@ -223,7 +224,7 @@ fn the_whole_chain_agrees_with_torchvision() {
 }
 
 #[test]
-fn the_evaluation_view_agrees_with_torchvision_to_one_step() {
+fn the_evaluation_view_agrees_with_torchvision() {
     let golden = Golden::load();
     let bytes = golden.png();
     for case in &golden.evaluation {
@@ -236,10 +237,9 @@ fn the_evaluation_view_agrees_with_torchvision_to_one_step() {
             threads: 1,
         };
         let view = eval_view(&bytes, &config).unwrap();
-        let (largest, mean) = difference(&view, &case.values, 1e-6);
-        println!("short side {}: largest {largest}, mean {mean}", case.short);
-        assert!(largest <= ONE_STEP, "short side {}: {largest}", case.short);
-        assert!(mean <= RESIZE_MEAN, "short side {}: {mean}", case.short);
+        let (largest, _) = difference(&view, &case.values, 1e-6);
+        println!("short side {}: largest {largest}", case.short);
+        assert!(largest <= EVALUATION, "short side {}: {largest}", case.short);
     }
 }
 
@@ -258,13 +258,7 @@ fn photo_difference(name: &str, steps: &[Step], ours: &[f32], golden: &[f32]) ->
 fn views_of_jpeg_bytes_agree_with_torchvision_on_what_pillow_decodes() {
     let photos = Photos::load();
     for (case, golden) in photos.cases.iter().zip(photos.values()) {
-        let [left, top, width, height] = case.crop;
-        let mut image = PlanarImage::default();
-        let (bytes, mut decoder) = (photo_file(&case.file), Decoder::default());
-        // As in training: only what the crop needs.
-        let crop = CropBox { left, top, width, height };
-        decoder.open(&bytes).unwrap().decode(&[crop], &mut image).unwrap();
-        let ours = viewed(&image, photos.size, case.crop, &case.steps);
+        let ours = viewed(&photo_file(&case.file), photos.size, case.crop, &case.steps);
         let (largest, mean) = photo_difference(&case.file, &case.steps, &ours, &golden);
         let limit = if case.steps.len() > 1 { PHOTO_CHAIN } else { PHOTO_STEP };
         assert!(mean <= limit.mean && largest <= limit.largest, "{} {:?}", case.file, case.steps);

@@ -307,10 +307,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_skipped_by_its_rule() {
-        let cut = jpeg()[..300].to_vec();
-        let cases: [(Vec<u8>, OddRule, &str); 6] = [
+        let (whole, header) = (jpeg(), jpeg()[..300].to_vec());
+        let cut = whole[..whole.len() - 2].to_vec();
+        let cases: [(Vec<u8>, OddRule, &str); 7] = [
             (vec![], OddRule::Empty, "is empty"),
             (cut, OddRule::Damaged, "ends in the middle"),
+            (header, OddRule::Damaged, "is a damaged JPEG"),
             (b"RIFF\0\0\0\0WEBPVP8 ".to_vec(), OddRule::Foreign, "is a WebP, neither"),
             (b"GIF89a".to_vec(), OddRule::Foreign, "is a GIF, neither"),
             (b"hello".to_vec(), OddRule::Foreign, "is neither JPEG nor PNG"),
