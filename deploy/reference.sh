@@ -38,6 +38,11 @@ main() {
     cargo build --package coordinator --package worker --bins
     LOCKSTEP_REFERENCE_PYTHON=$python cargo test --package lockstep-tests --test reference -- \
         --ignored --nocapture --test-threads=1
+    if "$python" -c 'import webdataset' &>/dev/null; then
+        LOCKSTEP_WEBDATASET_PYTHON=$python cargo test --package lockstep-data --test webdataset -- --ignored
+    else
+        echo "left out: shards read by the webdataset package, which $python does not have"
+    fi
 }
 
 # The user's choice, ours, or one of the arguments: whichever has all that is needed.

@@ -235,9 +235,9 @@ fn views_of_photographs_are_torchvisions() {
 }
 
 fn copy_files(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+    std::fs::create_dir_all(to).expect("a folder in the scene");
+    for entry in std::fs::read_dir(from).expect("the folder of photographs") {
+        let entry = entry.expect("its next file");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
     }
 }
