@@ -46,6 +46,12 @@ impl Block {
         rows
     }
 
+    /// Back to [`Block::ZERO`], as far as it is read.
+    #[inline(always)]
+    pub(crate) fn clear(&mut self) {
+        self.coefficients[..64].fill(0);
+    }
+
     #[inline(always)]
     pub(crate) fn put(&mut self, position: usize, value: i16) {
         // Wraps to the type that indexes the table without a check; no position is that high.
@@ -55,69 +61,47 @@ impl Block {
 
 /// Decodes the DC coefficient: the difference from the `last` one of its component.
 #[inline(always)]
-pub(crate) fn read_dc(bits: &mut Bits<'_>, table: &Table, last: &mut i16) -> Option<()> {
+pub(crate) fn read_dc<'a>(mut bits: Bits<'a>, table: &Table, last: &mut i16) -> Option<Bits<'a>> {
     bits.refill();
-    let entry = table.look_up(bits.peek());
-    let difference = if entry.is_slow() {
-        table.decode_slowly(bits)?.1
-    } else {
-        bits.consume(entry.bits());
-        entry.value()
-    };
-    *last = last.wrapping_add(difference);
-    Some(())
+    let entry = table.look_up(bits.peek())?;
+    *last = last.wrapping_add(entry.value(bits.peek()));
+    bits.consume(entry.bits());
+    Some(bits)
 }
 
 /// Decodes a block behind its DC coefficient; `None` if a code or its run is impossible.
-///
-/// Follows [`read_dc`], which leaves enough bits for the first look-ups.
 #[inline(always)]
-pub(crate) fn read_ac(
-    bits: &mut Bits<'_>,
+pub(crate) fn read_ac<'a>(
+    mut bits: Bits<'a>,
     table: &Table,
     mut put: impl FnMut(usize, i16),
-) -> Option<()> {
+) -> Option<Bits<'a>> {
     let mut position = 1;
     'block: loop {
-        // With the difference before them at most 4 · SIGHT bits.
-        for _ in 0..3 {
-            position = read_symbols(bits, table, position, &mut put)?;
-            if position >= 64 {
+        bits.refill();
+        // Two symbols of 16 + 12 bits are what one refill is enough for.
+        for _ in 0..2 {
+            let entry = table.look_up(bits.peek())?;
+            let first = position + entry.run();
+            let second = first + entry.step();
+            // In this order: without a second symbol both have the same place.
+            put(second, entry.second_value());
+            put(first, entry.value(bits.peek()));
+            if second >= 63 {
+                // If the block ended with the first symbol, the second one belongs to the next block.
+                let (last, bits_used) = if first >= 63 && second > first {
+                    (first, entry.bits_of_first())
+                } else {
+                    (second, entry.bits())
+                };
+                position = last + 1;
+                bits.consume(bits_used);
                 break 'block;
             }
+            position = second + 1;
+            bits.consume(entry.bits());
         }
-        bits.refill();
     }
     // Either the last coefficient or an end of block; a run that leads between the two is damage.
-    (position == 64 || position > END_OF_BLOCK).then_some(())
-}
-
-/// Decodes one or two symbols that start at `position`; returns the position behind them.
-#[inline(always)]
-fn read_symbols(
-    bits: &mut Bits<'_>,
-    table: &Table,
-    position: usize,
-    put: &mut impl FnMut(usize, i16),
-) -> Option<usize> {
-    let entry = table.look_up(bits.peek());
-    if entry.is_slow() {
-        let (run, value) = table.decode_slowly(bits)?;
-        put(position + run, value);
-        return Some(position + run + 1);
-    }
-    let before = *bits;
-    bits.consume(entry.bits());
-    let first = position + entry.run();
-    let second = first + entry.step();
-    // In this order: without a second symbol both have the same place.
-    put(second, entry.second_value());
-    put(first, entry.value());
-    if first >= 63 && second > first {
-        // The block ended with the first symbol: the second one belongs to the next block.
-        *bits = before;
-        bits.consume(entry.bits_of_first());
-        return Some(first + 1);
-    }
-    Some(second + 1)
+    (position == 64 || position > END_OF_BLOCK).then_some(bits)
 }

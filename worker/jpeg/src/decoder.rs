@@ -98,10 +98,10 @@ impl Decoder {
         for (index, needed) in self.needed.chunks(interval).enumerate() {
             let Some(last) = needed.iter().rposition(|&needed| needed) else { continue };
             let first = index * interval;
-            let (mut bits, end) = self.scan.interval(index);
-            let mut interval = Interval { decoder: self, bits: &mut bits, last_dc: [0; 3] };
+            let (bits, end) = self.scan.interval(index);
+            let mut interval = Interval { decoder: self, bits, last_dc: [0; 3] };
             interval.decode(first, &needed[..=last], planes)?;
-            if bits.position() > end {
+            if interval.bits.position() > end {
                 return Err(self.damaged(first + last, "its pixels end early"));
             }
         }
@@ -141,10 +141,24 @@ impl Opened<'_> {
         let decoder = self.decoder;
         decoder.shape(image);
         decoder.mark(regions);
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || decoder.decode_intervals(&mut image.planes),
-        )
+        pulp::Arch::new().dispatch(DecodeIntervals { decoder, planes: &mut image.planes })
+    }
+}
+
+/// A call of [`Decoder::decode_intervals`], as what is compiled once for each kind of processor.
+///
+/// A closure would do, but its shim is not always inlined, and then compiled for the oldest one.
+struct DecodeIntervals<'a> {
+    decoder: &'a Decoder,
+    planes: &'a mut [Plane],
+}
+
+impl pulp::WithSimd for DecodeIntervals<'_> {
+    type Output = Result<(), JpegError>;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+        self.decoder.decode_intervals(self.planes)
     }
 }
 
@@ -160,14 +174,14 @@ fn span(start: u32, length: u32, limit: usize, blocks: usize) -> std::ops::Range
 }
 
 /// Where decoding stands in a restart interval.
-struct Interval<'a, 'b> {
+struct Interval<'a> {
     decoder: &'a Decoder,
-    bits: &'b mut Bits<'a>,
+    bits: Bits<'a>,
     /// The DC coefficient of the last block, by component.
     last_dc: [i16; 3],
 }
 
-impl Interval<'_, '_> {
+impl Interval<'_> {
     /// Decodes the MCUs from number `first` on, and transforms those that are needed.
     #[inline(always)]
     fn decode(
@@ -192,15 +206,16 @@ impl Interval<'_, '_> {
     #[inline(always)]
     fn mcu(&mut self, [column, row]: [usize; 2], planes: &mut [Plane]) -> Option<()> {
         let Decoder { frame, tables, .. } = self.decoder;
+        let mut block = Block::ZERO;
         let parts = frame.components.iter().zip(planes).zip(&mut self.last_dc);
         for ((component, plane), last_dc) in parts {
             let Component { blocks: [across, down], quant, dc, ac, .. } = *component;
             for y in row * down..(row + 1) * down {
                 for x in column * across..(column + 1) * across {
-                    let mut block = Block::ZERO;
-                    read_dc(self.bits, &tables.dc[dc], last_dc)?;
+                    block.clear();
+                    self.bits = read_dc(self.bits, &tables.dc[dc], last_dc)?;
                     block.put(0, *last_dc);
-                    read_ac(self.bits, &tables.ac[ac], |position, value| {
+                    self.bits = read_ac(self.bits, &tables.ac[ac], |position, value| {
                         block.put(position, value)
                     })?;
                     let samples = inverse_dct(&block, &tables.quant[quant]);
@@ -222,8 +237,8 @@ impl Interval<'_, '_> {
         for (component, last_dc) in frame.components.iter().zip(&mut self.last_dc) {
             let Component { blocks: [across, down], dc, ac, .. } = *component;
             for _ in 0..across * down {
-                read_dc(self.bits, &tables.dc[dc], last_dc)?;
-                read_ac(self.bits, &tables.ac[ac], |_, _| ())?;
+                self.bits = read_dc(self.bits, &tables.dc[dc], last_dc)?;
+                self.bits = read_ac(self.bits, &tables.ac[ac], |_, _| ())?;
             }
         }
         Some(())
