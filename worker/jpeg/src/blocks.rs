@@ -2,13 +2,14 @@
 
 use crate::bits::Bits;
 use crate::huffman::{END_OF_BLOCK, Table};
+use crate::idct::{Coefficients, place};
 
-/// Where the coefficients lie in the order of the file; positions past the last go to waste.
-const NATURAL: [u8; 256] = {
-    let mut natural = [64; 256];
+/// Where each coefficient of the file goes, from [`place`]; those beyond the last go to waste.
+const PLACES: [u8; 256] = {
+    let mut places = [64; 256];
     let (mut row, mut column, mut index) = (0, 0, 0);
     while index < 64 {
-        natural[index] = 8 * row + column;
+        places[index] = place(row, column) as u8;
         // Up and right on even diagonals, down and left on odd ones, turning at the edges.
         (row, column) = match ((row + column) % 2, row, column) {
             (0, row, 7) => (row + 1, 7),
@@ -20,42 +21,45 @@ const NATURAL: [u8; 256] = {
         };
         index += 1;
     }
-    natural
+    places
 };
 
-/// The natural index (8 · row + column) of a position in the order of the file.
-pub(crate) fn natural(position: usize) -> usize {
-    usize::from(NATURAL[position])
+/// Sorts what the file holds in the order of its diagonals.
+pub(crate) fn placed(diagonal: &[i16; 64]) -> Coefficients {
+    let mut placed = Coefficients([0; 64]);
+    for (value, place) in diagonal.iter().zip(PLACES) {
+        placed.0[usize::from(place)] = *value;
+    }
+    placed
 }
 
-/// Coefficients of a block, before dequantization, at their natural index.
+/// A block before dequantization.
 #[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
+#[repr(align(32))]
 pub(crate) struct Block {
-    /// 64 coefficients and a place for those that no block has; as long as an index can be.
-    coefficients: [i16; 256],
+    /// 64 coefficients and waste, as long as an index can be.
+    values: [i16; 256],
 }
 
 impl Block {
-    pub(crate) const ZERO: Self = Self { coefficients: [0; 256] };
+    pub(crate) const ZERO: Self = Self { values: [0; 256] };
 
-    /// The coefficients, row by row.
-    #[inline(always)]
-    pub(crate) fn rows(&self) -> &[[i16; 8]; 8] {
-        let (rows, _) = self.coefficients.as_chunks().0.split_first_chunk().expect("256 > 64");
-        rows
-    }
-
-    /// Back to [`Block::ZERO`], as far as it is read.
+    /// Back to zeros, apart from the waste.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.coefficients[..64].fill(0);
+        self.values[..64].fill(0);
     }
 
     #[inline(always)]
+    pub(crate) fn coefficients(&self) -> Coefficients {
+        Coefficients(*self.values.first_chunk().expect("64 of 256"))
+    }
+
+    /// Sets the coefficient at a position in the file, which has to be below 256.
+    #[inline(always)]
     pub(crate) fn put(&mut self, position: usize, value: i16) {
-        // Wraps to the type that indexes the table without a check; no position is that high.
-        self.coefficients[usize::from(NATURAL[usize::from(position as u8)])] = value;
+        // Types that cannot be out of bounds need no check.
+        self.values[usize::from(PLACES[usize::from(position as u8)])] = value;
     }
 }
 

@@ -1,10 +1,12 @@
 //! The loop over the MCUs: decode the bits of all, transform those that a region needs.
 
+use pulp::NullaryFnOnce;
+
 use crate::bits::Bits;
 use crate::blocks::{Block, read_ac, read_dc};
 use crate::error::{JpegError, Place, damaged_at};
 use crate::headers::{self, Component, Frame, Tables};
-use crate::idct::inverse_dct;
+use crate::idct::{Portable, Transform};
 use crate::planes::{Colour, PlanarImage, Plane, Region};
 use crate::scan::Scan;
 
@@ -90,7 +92,11 @@ impl Decoder {
 
     /// Decodes restart interval by restart interval, each as far as something is needed.
     #[inline(always)]
-    fn decode_intervals(&self, planes: &mut [Plane]) -> Result<(), JpegError> {
+    fn decode_intervals<T: Transform>(
+        &self,
+        planes: &mut [Plane],
+        transform: T,
+    ) -> Result<(), JpegError> {
         let interval = match self.frame.restart_interval {
             0 => self.needed.len(),
             interval => interval,
@@ -99,7 +105,7 @@ impl Decoder {
             let Some(last) = needed.iter().rposition(|&needed| needed) else { continue };
             let first = index * interval;
             let (bits, end) = self.scan.interval(index);
-            let mut interval = Interval { decoder: self, bits, last_dc: [0; 3] };
+            let mut interval = Interval { decoder: self, bits, last_dc: [0; 3], transform };
             interval.decode(first, &needed[..=last], planes)?;
             if interval.bits.position() > end {
                 return Err(self.damaged(first + last, "its pixels end early"));
@@ -141,24 +147,39 @@ impl Opened<'_> {
         let decoder = self.decoder;
         decoder.shape(image);
         decoder.mark(regions);
-        pulp::Arch::new().dispatch(DecodeIntervals { decoder, planes: &mut image.planes })
+        decode_intervals(decoder, &mut image.planes)
     }
 }
 
-/// A call of [`Decoder::decode_intervals`], as what is compiled once for each kind of processor.
-///
-/// A closure would do, but its shim is not always inlined, and then compiled for the oldest one.
-struct DecodeIntervals<'a> {
-    decoder: &'a Decoder,
-    planes: &'a mut [Plane],
+/// Calls the best compiled [`Decoder::decode_intervals`].
+fn decode_intervals(decoder: &Decoder, planes: &mut [Plane]) -> Result<(), JpegError> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V3::try_new() {
+        let intervals = Intervals { decoder, planes, transform: simd };
+        // Wider vectors would not help, but there are twice as many of them.
+        return match pulp::x86::V4::try_new() {
+            Some(wide) => wide.vectorize(intervals),
+            None => simd.vectorize(intervals),
+        };
+    }
+    Intervals { decoder, planes, transform: Portable }.call()
 }
 
-impl pulp::WithSimd for DecodeIntervals<'_> {
+/// A call of [`Decoder::decode_intervals`].
+///
+/// A closure would do, but its shim is not always inlined, and then compiled for any processor.
+struct Intervals<'a, T> {
+    decoder: &'a Decoder,
+    planes: &'a mut [Plane],
+    transform: T,
+}
+
+impl<T: Transform> pulp::NullaryFnOnce for Intervals<'_, T> {
     type Output = Result<(), JpegError>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
-        self.decoder.decode_intervals(self.planes)
+    fn call(self) -> Self::Output {
+        self.decoder.decode_intervals(self.planes, self.transform)
     }
 }
 
@@ -174,14 +195,15 @@ fn span(start: u32, length: u32, limit: usize, blocks: usize) -> std::ops::Range
 }
 
 /// Where decoding stands in a restart interval.
-struct Interval<'a> {
+struct Interval<'a, T> {
+    transform: T,
     decoder: &'a Decoder,
     bits: Bits<'a>,
     /// The DC coefficient of the last block, by component.
     last_dc: [i16; 3],
 }
 
-impl Interval<'_> {
+impl<T: Transform> Interval<'_, T> {
     /// Decodes the MCUs from number `first` on, and transforms those that are needed.
     #[inline(always)]
     fn decode(
@@ -218,7 +240,8 @@ impl Interval<'_> {
                     self.bits = read_ac(self.bits, &tables.ac[ac], |position, value| {
                         block.put(position, value)
                     })?;
-                    let samples = inverse_dct(&block, &tables.quant[quant]);
+                    let samples =
+                        self.transform.samples(&block.coefficients(), &tables.quant[quant]);
                     let start = 8 * (y * plane.stride + x);
                     for (line, samples) in
                         plane.samples[start..].chunks_mut(plane.stride).zip(samples)

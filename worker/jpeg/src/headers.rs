@@ -1,8 +1,9 @@
 //! Everything before the scan: frame, tables, and whether this crate reads such a file.
 
-use crate::blocks::natural;
+use crate::blocks::placed;
 use crate::error::{JpegError, damaged_at};
 use crate::huffman::{Kind, Table};
+use crate::idct::Coefficients;
 use crate::planes::Colour;
 
 /// Largest image that is decoded; the limit keeps a hostile header from taking all memory.
@@ -48,8 +49,7 @@ impl Frame {
 /// Tables by slot. Those of the image before stay, as most files define the same ones.
 #[derive(Debug)]
 pub(crate) struct Tables {
-    /// Steps at the natural index of their coefficient.
-    pub(crate) quant: [[i16; 64]; 4],
+    pub(crate) quant: [Coefficients; 4],
     pub(crate) dc: [Table; 4],
     pub(crate) ac: [Table; 4],
     /// Which of them this file has defined.
@@ -66,7 +66,7 @@ struct Defined {
 impl Default for Tables {
     fn default() -> Self {
         Self {
-            quant: [[0; 64]; 4],
+            quant: [Coefficients([0; 64]); 4],
             dc: [(); 4].map(|()| Table::new(Kind::Dc)),
             ac: [(); 4].map(|()| Table::new(Kind::Ac)),
             defined: Defined::default(),
@@ -207,10 +207,12 @@ fn read_quant_tables(segment: &mut Segment<'_>, tables: &mut Tables) -> Result<(
     while !segment.bytes.is_empty() {
         let (precision, number) = segment.nibbles()?;
         let slot = segment.slot(number)?;
-        for position in 0..64 {
-            let step = if precision == 0 { segment.byte()?.into() } else { segment.word()? };
-            tables.quant[slot][natural(position)] = step.cast_signed();
+        let mut steps = [0; 64];
+        for step in &mut steps {
+            let unsigned = if precision == 0 { segment.byte()?.into() } else { segment.word()? };
+            *step = unsigned.cast_signed();
         }
+        tables.quant[slot] = placed(&steps);
         tables.defined.quant[slot] = true;
     }
     Ok(())
