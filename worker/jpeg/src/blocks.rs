@@ -47,7 +47,7 @@ impl Block {
     /// Back to zeros, apart from the waste.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        self.values[..64].fill(0);
+        *self.values.first_chunk_mut().expect("64 of 256") = [0; 64];
     }
 
     #[inline(always)]
@@ -55,11 +55,11 @@ impl Block {
         Coefficients(*self.values.first_chunk().expect("64 of 256"))
     }
 
-    /// Sets the coefficient at a position in the file, which has to be below 256.
+    /// Sets the coefficient at a position in the file.
     #[inline(always)]
-    pub(crate) fn put(&mut self, position: usize, value: i16) {
-        // Types that cannot be out of bounds need no check.
-        self.values[usize::from(PLACES[usize::from(position as u8)])] = value;
+    pub(crate) fn put(&mut self, position: u8, value: i16) {
+        // Neither type can be out of bounds, so there is no check.
+        self.values[usize::from(PLACES[usize::from(position)])] = value;
     }
 }
 
@@ -78,16 +78,17 @@ pub(crate) fn read_dc<'a>(mut bits: Bits<'a>, table: &Table, last: &mut i16) -> 
 pub(crate) fn read_ac<'a>(
     mut bits: Bits<'a>,
     table: &Table,
-    mut put: impl FnMut(usize, i16),
+    mut put: impl FnMut(u8, i16),
 ) -> Option<Bits<'a>> {
-    let mut position = 1;
+    let mut position = 1_u8;
     'block: loop {
         bits.refill();
         // Two symbols of 16 + 12 bits are what one refill is enough for.
         for _ in 0..2 {
             let entry = table.look_up(bits.peek())?;
-            let first = position + entry.run();
-            let second = first + entry.step();
+            // At most 63 + 15 + 128.
+            let first = position.wrapping_add(entry.run());
+            let second = first.wrapping_add(entry.step());
             // In this order: without a second symbol both have the same place.
             put(second, entry.second_value());
             put(first, entry.value(bits.peek()));

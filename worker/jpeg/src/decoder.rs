@@ -242,12 +242,7 @@ impl<T: Transform> Interval<'_, T> {
                     })?;
                     let samples =
                         self.transform.samples(&block.coefficients(), &tables.quant[quant]);
-                    let start = 8 * (y * plane.stride + x);
-                    for (line, samples) in
-                        plane.samples[start..].chunks_mut(plane.stride).zip(samples)
-                    {
-                        line[..8].copy_from_slice(&samples);
-                    }
+                    plane.put_block(8 * x, 8 * y, &samples);
                 }
             }
         }

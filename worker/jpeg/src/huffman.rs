@@ -10,7 +10,7 @@ use crate::bits::Bits;
 pub(crate) const SIGHT: u32 = 11;
 
 /// Added to the position by the end of a block: beyond any position that a run can reach.
-pub(crate) const END_OF_BLOCK: usize = 127;
+pub(crate) const END_OF_BLOCK: u8 = 127;
 
 /// What the symbols of a table mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,26 +35,27 @@ impl Kind {
 /// One or two decoded symbols; 0 where the code is longer than [`SIGHT`].
 ///
 /// ```text
-/// bits  0..6   bits of all symbols       24..32  zeros before the first value
-///       8..14  bits of the first code    32..40  from the first to the second value
+/// bits  0..6   bits of all symbols       32..40  zeros before the first value
+///       8..14  bits of the first code    40..48  from the first to the second value
 ///      16..22  63 - bits of its value    48..64  the second value
 /// ```
 ///
-/// All shifts take their count from the lowest six bits, as processors do, so no field needs a mask.
+/// A shift takes its count from the lowest six bits and a position is 8 bits long, so that no field
+/// needs a mask once it has been rotated into place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Entry(u64);
 
 impl Entry {
-    fn one(length: u32, run: usize, size: u32) -> Self {
+    fn one(length: u32, run: u8, size: u32) -> Self {
         let (code, value) = (u64::from(length), u64::from(63 - size));
-        Self(u64::from(length + size) | code << 8 | value << 16 | (run as u64) << 24)
+        Self(u64::from(length + size) | code << 8 | value << 16 | u64::from(run) << 32)
     }
 
     /// Appends a symbol whose value is known.
     fn with_second(self, second: Self, value: i16) -> Self {
-        let step = second.run() as u64 + 1;
+        let step = u64::from(second.run() + 1);
         let value = u64::from(value.cast_unsigned());
-        Self((self.0 | step << 32 | value << 48) + (second.0 & 63))
+        Self((self.0 | step << 40 | value << 48) + (second.0 & 63))
     }
 
     /// Is the code out of sight?
@@ -76,23 +77,25 @@ impl Entry {
 
     /// Zeros before the first value; [`END_OF_BLOCK`] at the end.
     #[inline(always)]
-    pub(crate) fn run(self) -> usize {
-        (self.0 >> 24 & 255) as usize
-    }
-
-    /// The first value, from the bits that were looked up (T.81, F.2.2.1: EXTEND).
-    #[inline(always)]
-    pub(crate) fn value(self, bits: u64) -> i16 {
-        let value = bits << (self.0 >> 8 & 63);
-        // A value that starts with a 0 stands for that less the largest one of its size.
-        let below = if value.cast_signed() < 0 { 0 } else { u64::MAX >> 1 >> (self.0 >> 16 & 63) };
-        (value >> 1 >> (self.0 >> 16 & 63)).wrapping_sub(below) as i16
+    pub(crate) fn run(self) -> u8 {
+        (self.0 >> 32) as u8
     }
 
     /// From the first to the second value; 0 without a second.
     #[inline(always)]
-    pub(crate) fn step(self) -> usize {
-        (self.0 >> 32 & 255) as usize
+    pub(crate) fn step(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    /// The first value, from the bits that were looked up (T.81, F.2.2.1: EXTEND).
+    ///
+    /// A value that starts with 1 stands for itself. One that starts with 0 stands for what it is
+    /// with ones before it, in two's complement, plus 1.
+    #[inline(always)]
+    pub(crate) fn value(self, bits: u64) -> i16 {
+        let value = (bits << (self.0.rotate_right(8) & 63)).cast_signed();
+        let extended = ((value >> 1) ^ i64::MIN) >> (self.0.rotate_right(16) & 63);
+        (extended - (extended >> 63)) as i16
     }
 
     /// The second value.
@@ -196,7 +199,7 @@ impl Table {
             (Kind::Dc, _, size) => (0, size),
             // Only sixteen zeros have no value behind them.
             (Kind::Ac, 0..15, 0) => (END_OF_BLOCK, 0),
-            (Kind::Ac, run, size) => (usize::from(run), size),
+            (Kind::Ac, run, size) => (run, size),
         };
         Entry::one(length, run, u32::from(size))
     }
