@@ -32,6 +32,7 @@ mod error;
 mod headers;
 mod huffman;
 mod idct;
+mod mcus;
 mod planes;
 mod scan;
 
