@@ -34,7 +34,7 @@ impl<'a> Bits<'a> {
             self.buffer |= u64::from_be_bytes(*word) >> (self.count & 63);
         }
         self.next += (!self.count >> 3 & 7) as u32;
-        self.count |= 56;
+        self.count |= 0b11_1000;
     }
 
     /// The first loaded bits, from the top.

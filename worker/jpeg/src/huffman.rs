@@ -4,8 +4,6 @@
 //! settles both, and the next code with its value too. Decoding is one chain of
 //! dependent look-ups and its speed is their number.
 
-use crate::bits::Bits;
-
 /// Bits that a look-up sees.
 pub(crate) const SIGHT: u32 = 11;
 
@@ -23,7 +21,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Bits of the largest value. The standard allows 11 and 10 (T.81, F.1.2); libjpeg is as lenient
-    /// with DC. Two AC symbols must fit into what [`Bits::refill`] loads.
+    /// with DC. Two AC symbols must fit into what [`Bits::refill`](crate::bits::Bits::refill) loads.
     fn largest_size(self) -> u8 {
         match self {
             Self::Dc => 15,

@@ -89,7 +89,8 @@ impl Transform for Portable {
             }
         }
         half_done.map(|row| {
-            transform::<SECOND_SHIFT>(row).map(|value| (value.clamp(-128, 127) as i8 as u8) ^ 0x80)
+            transform::<SECOND_SHIFT>(row)
+                .map(|value| (value.clamp(-128, 127) + 128).cast_unsigned() as u8)
         })
     }
 }
@@ -160,17 +161,20 @@ mod tests {
 
     #[test]
     fn the_transform_is_close_to_its_definition() {
-        let (row, column) = (2, 5);
+        let (row, column) = (2_u8, 5_u8);
         let mut block = Coefficients([0; 64]);
-        block.0[place(row, column)] = 400;
+        block.0[place(row.into(), column.into())] = 400;
         let samples = Portable.samples(&block, &Coefficients([1; 64]));
-        let wave = |frequency: usize, at: usize| {
-            let angle = (2 * at + 1) as f64 * frequency as f64 * std::f64::consts::PI / 16.0;
+        let wave = |frequency: u8, at: u8| {
+            let angle = f64::from((2 * at + 1) * frequency) * std::f64::consts::PI / 16.0;
             angle.cos() / 2.0
         };
         for (y, x) in (0..8).flat_map(|y| (0..8).map(move |x| (y, x))) {
             let exact = 128.0 + 400.0 * wave(row, y) * wave(column, x);
-            assert!((f64::from(samples[y][x]) - exact).abs() < 0.51, "{y} {x}: {exact}");
+            assert!(
+                (f64::from(samples[usize::from(y)][usize::from(x)]) - exact).abs() < 0.51,
+                "{y} {x}: {exact}"
+            );
         }
     }
 

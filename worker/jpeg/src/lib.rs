@@ -22,7 +22,11 @@
 
 #![expect(
     clippy::inline_always,
-    reason = "code must become part of the loop that is compiled for wide vectors and shifts"
+    reason = "code must become part of the loop that is compiled for the processor at hand"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of wider numbers, and sides have 16 bits"
 )]
 
 mod bits;

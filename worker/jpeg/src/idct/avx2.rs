@@ -88,9 +88,8 @@ fn transposed(simd: V3, rows: &[__m256i; 8]) -> [__m256i; 4] {
 /// Columns to rows of samples.
 #[inline(always)]
 fn bytes(simd: V3, columns: &[__m256i; 8]) -> [[u8; 8]; 8] {
-    let [a, b, c, d, e, f, g, h] = *columns;
     // Rows 0 to 3 in the lower lane, 4 to 7 in the upper one.
-    let (left, right) = (four_columns(simd, [a, b, c, d]), four_columns(simd, [e, f, g, h]));
+    let (left, right) = (four_columns(simd, columns, 0), four_columns(simd, columns, 4));
     let first = simd.avx2._mm256_unpacklo_epi32(left, right);
     let last = simd.avx2._mm256_unpackhi_epi32(left, right);
     cast([
@@ -100,10 +99,11 @@ fn bytes(simd: V3, columns: &[__m256i; 8]) -> [[u8; 8]; 8] {
 }
 
 #[inline(always)]
-fn four_columns(simd: V3, [a, b, c, d]: [__m256i; 4]) -> __m256i {
+fn four_columns(simd: V3, columns: &[__m256i; 8], first: usize) -> __m256i {
     const TRANSPOSE: [u8; 16] = [0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15];
-    let (ab, cd) = (simd.avx2._mm256_packs_epi32(a, b), simd.avx2._mm256_packs_epi32(c, d));
-    let signed = simd.avx2._mm256_packs_epi16(ab, cd);
+    let low = simd.avx2._mm256_packs_epi32(columns[first], columns[first + 1]);
+    let high = simd.avx2._mm256_packs_epi32(columns[first + 2], columns[first + 3]);
+    let signed = simd.avx2._mm256_packs_epi16(low, high);
     let samples = simd.avx2._mm256_xor_si256(signed, simd.avx._mm256_set1_epi8(i8::MIN));
     simd.avx2._mm256_shuffle_epi8(samples, cast([TRANSPOSE; 2]))
 }

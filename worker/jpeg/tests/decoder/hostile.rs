@@ -1,10 +1,8 @@
 //! Any bytes are either an image or an error: no panic, no endless loop, no memory out of proportion.
 
-mod support;
-
+use crate::support::{Coding, Spec, decode};
 use lockstep_jpeg::{Decoder, JpegError, PlanarImage, Region};
 use proptest::prelude::*;
-use support::{Coding, Spec, decode, reference};
 
 /// Small files of every kind that is decoded.
 fn files() -> Vec<Vec<u8>> {
@@ -12,7 +10,7 @@ fn files() -> Vec<Vec<u8>> {
     let mut files = Vec::new();
     for coding in [Coding::Standard, Coding::Restart(2), Coding::Optimized] {
         for shrink in [Some((1, 1)), Some((2, 2)), None] {
-            files.push(Spec { coding, shrink, ..small }.encode());
+            files.push(Spec { shrink, coding, ..small }.encode());
         }
     }
     files
@@ -57,13 +55,10 @@ fn a_small_file_that_claims_many_pixels_takes_no_memory() {
     let mut file = Spec::PLAIN.encode();
     let frame = file.array_windows().position(|pair| pair == &[0xFF, 0xC0]).unwrap();
     file[frame + 5..frame + 9].copy_from_slice(&[0x20, 0, 0x20, 0]);
-    let mut image = PlanarImage::default();
     let error = decode(&file).unwrap_err();
     assert!(error.to_string().contains("too few bytes for its pixels"), "{error}");
     file[frame + 5..frame + 9].fill(0xFF);
     assert_eq!(decode(&file).unwrap_err(), JpegError::Unsupported("more than 100,000,000 pixels"));
-    assert!(Decoder::default().open(&[]).is_err());
-    image.planes.clear();
 }
 
 proptest! {
@@ -92,9 +87,9 @@ proptest! {
         let all = Region { left: 0, top: 0, width: opened.width(), height: opened.height() };
         opened.decode(&[all], &mut image).unwrap();
         let whole = decode(&good).unwrap();
+        prop_assert_eq!(image.planes.len(), whole.planes.len());
         for (plane, whole) in image.planes.iter().zip(&whole.planes) {
             prop_assert_eq!(&plane.samples, &whole.samples);
         }
-        prop_assert_eq!(reference(&good).len(), image.planes.len());
     }
 }
