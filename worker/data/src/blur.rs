@@ -10,10 +10,9 @@
     reason = "code must become part of the loop that is compiled for wide vectors"
 )]
 
-use pulp::Arch;
-
 use crate::color::Finish;
 use crate::planes::{LANES, Planes};
+use crate::wide::wide;
 
 /// What the taps that are left out may weigh, of 1.
 const NEGLIGIBLE: f32 = 1e-6;
@@ -50,17 +49,20 @@ impl Blur {
         let Self { weights, padded, rows } = self;
         padded.iter_mut().for_each(|row| row.resize(width + 2 * (weights.len() - 1), 0.0));
         rows.iter_mut().for_each(|row| row.resize(width, 0.0));
-        Arch::new().dispatch(|| {
-            for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                let sources = planes.channels().into_iter().take(channels);
-                for ((plane, padded), row) in sources.zip(&mut *padded).zip(&mut *rows) {
-                    down(plane, y, weights, padded, width);
-                    across(padded, weights, row);
+        wide(
+            #[inline(always)]
+            || {
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    let sources = planes.channels().into_iter().take(channels);
+                    for ((plane, padded), row) in sources.zip(&mut *padded).zip(&mut *rows) {
+                        down(plane, y, weights, padded, width);
+                        across(padded, weights, row);
+                    }
+                    let [r, g, b] = std::array::from_fn(|c| &rows[c.min(channels - 1)]);
+                    finish_row([r, g, b], finish, out);
                 }
-                let [r, g, b] = std::array::from_fn(|c| &rows[c.min(channels - 1)]);
-                finish_row([r, g, b], finish, out);
-            }
-        });
+            },
+        );
     }
 
     /// ```text

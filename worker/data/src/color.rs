@@ -23,10 +23,10 @@
 )]
 
 use lockstep_jpeg::Colour;
-use pulp::Arch;
 
 use crate::planes::{LANES, Lanes, Planes};
 use crate::view::{JitterForm, JitterStep, ViewParams};
+use crate::wide::wide;
 
 /// Weights of R, G, B in luma (ITU-R 601, rounded as torchvision rounds them).
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
@@ -78,7 +78,17 @@ impl Finish {
 /// Makes the planes RGB and does the jitter and the grayscale of `params`.
 pub(crate) fn jitter(planes: &mut Planes, params: &ViewParams, form: JitterForm) {
     let tones = up_to_last_contrast(planes, params, form);
-    Arch::new().dispatch(|| pass(planes, &tones, |_, stored, values| store(stored, &values)));
+    wide(
+        #[inline(always)]
+        || {
+            pass(
+                planes,
+                &tones,
+                #[inline(always)]
+                |_, stored, values| store(stored, &values),
+            )
+        },
+    );
     planes.set_colour(Colour::Rgb);
 }
 
@@ -121,8 +131,6 @@ enum Tone {
     Saturation(f32),
     /// Hue in HSV moved, in sixths of a circle.
     Hue(f32),
-    /// Luma.
-    Gray,
 }
 
 /// At most four steps of jitter, and grayscale.
@@ -135,12 +143,15 @@ fn up_to_last_contrast(planes: &mut Planes, params: &ViewParams, form: JitterFor
     let is_contrast = |at: &usize| matches!(steps[*at], JitterStep::Contrast(_));
     for at in (0..steps.len()).filter(is_contrast) {
         let before = tones(&steps[done..at], form, means);
-        means = Arch::new().dispatch(|| measuring_pass(planes, &before));
+        means = wide(
+            #[inline(always)]
+            || measuring_pass(planes, &before),
+        );
         planes.set_colour(Colour::Rgb);
         done = at;
     }
     let mut left = tones(&steps[done..], form, means);
-    left[4] = params.grayscale.then_some(Tone::Gray);
+    left[4] = params.grayscale.then_some(Tone::FromLuma(0.0));
     left
 }
 
@@ -165,9 +176,17 @@ fn tones(steps: &[JitterStep], form: JitterForm, means: [f32; 3]) -> Tones {
 }
 
 fn write(planes: &mut Planes, tones: &Tones, finish: Finish, out: &mut [[f32; 3]]) {
-    Arch::new().dispatch(|| {
-        pass(planes, tones, |pixels, _, values| finish.write(values, &mut out[pixels]));
-    });
+    wide(
+        #[inline(always)]
+        || {
+            pass(
+                planes,
+                tones,
+                #[inline(always)]
+                |pixels, _, values| finish.write(values, &mut out[pixels]),
+            );
+        },
+    );
 }
 
 /// `sink(pixels, their places, their values)` for all chunks.
@@ -199,21 +218,26 @@ fn pass(
 fn measuring_pass(planes: &mut Planes, tones: &Tones) -> [f32; 3] {
     let pixels = planes.pixels();
     let (mut totals, mut partial) = ([0.0_f64; 3], [[0.0; LANES]; 3]);
-    pass(planes, tones, |range, stored, mut values| {
-        store(stored, &values);
-        for (partial, values) in partial.iter_mut().zip(&mut values) {
-            values[range.len()..].fill(0.0);
-            for i in 0..LANES {
-                partial[i] += values[i];
+    pass(
+        planes,
+        tones,
+        #[inline(always)]
+        |range, stored, mut values| {
+            store(stored, &values);
+            for (partial, values) in partial.iter_mut().zip(&mut values) {
+                values[range.len()..].fill(0.0);
+                for i in 0..LANES {
+                    partial[i] += values[i];
+                }
             }
-        }
-        if range.end == pixels || range.end % (BLOCK * LANES) == 0 {
-            for (total, partial) in totals.iter_mut().zip(&mut partial) {
-                *total += partial.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-                *partial = [0.0; LANES];
+            if range.end == pixels || range.end % (BLOCK * LANES) == 0 {
+                for (total, partial) in totals.iter_mut().zip(&mut partial) {
+                    *total += partial.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+                    *partial = [0.0; LANES];
+                }
             }
-        }
-    });
+        },
+    );
     totals.map(|total| (total / pixels as f64) as f32)
 }
 
@@ -260,13 +284,9 @@ impl Tone {
                     each(channel, |x| clipped(x.mul_add(factor, shift)));
                 }
             }
-            Self::FromLuma(factor) => each_pixel(pixels, |pixel| {
-                let shift = (1.0 - factor) * luma(pixel);
-                pixel.map(|x| clipped(x.mul_add(factor, shift)))
-            }),
-            Self::Saturation(factor) => each_pixel(pixels, |pixel| saturate(pixel, factor)),
-            Self::Hue(sixths) => each_pixel(pixels, |pixel| turn_hue(pixel, sixths)),
-            Self::Gray => each_pixel(pixels, |pixel| [luma(pixel); 3]),
+            Self::FromLuma(factor) => each_pixel(pixels, factor, move_from_luma),
+            Self::Saturation(factor) => each_pixel(pixels, factor, saturate),
+            Self::Hue(sixths) => each_pixel(pixels, sixths, turn_hue),
         }
     }
 }
@@ -279,9 +299,9 @@ fn each(channel: &mut Lanes, change: impl Fn(f32) -> f32) {
 }
 
 #[inline(always)]
-fn each_pixel([r, g, b]: &mut [Lanes; 3], change: impl Fn([f32; 3]) -> [f32; 3]) {
+fn each_pixel([r, g, b]: &mut [Lanes; 3], amount: f32, change: impl Fn([f32; 3], f32) -> [f32; 3]) {
     for i in 0..LANES {
-        [r[i], g[i], b[i]] = change([r[i], g[i], b[i]]);
+        [r[i], g[i], b[i]] = change([r[i], g[i], b[i]], amount);
     }
 }
 
@@ -312,6 +332,13 @@ fn smaller(a: f32, b: f32) -> f32 {
 fn value_and_chroma([r, g, b]: [f32; 3]) -> (f32, f32) {
     let value = larger(larger(r, g), b);
     (value, value - smaller(smaller(r, g), b))
+}
+
+/// Each channel goes on its way from the luma of the pixel, `factor` times as far.
+#[inline(always)]
+fn move_from_luma(pixel: [f32; 3], factor: f32) -> [f32; 3] {
+    let shift = (1.0 - factor) * luma(pixel);
+    pixel.map(|x| clipped(x.mul_add(factor, shift)))
 }
 
 /// S times `factor`, at most 1; hue and value stay: each channel keeps its part of the way from V.

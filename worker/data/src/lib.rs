@@ -43,6 +43,7 @@ mod tar_files;
 mod verify;
 mod view;
 mod weights;
+mod wide;
 
 pub use augment::Augmenter;
 pub use dataset::Dataset;

@@ -21,11 +21,11 @@
 use std::ops::Range;
 
 use lockstep_jpeg::{PlanarImage, Plane, Region};
-use pulp::Arch;
 
 use crate::planes::Planes;
 use crate::rgb::is_interpolated;
 use crate::weights::{BLOCK, Blocks, Reading, Span, Weights};
+use crate::wide::wide;
 
 /// Rows of the target that are made together.
 const BAND: usize = 8;
@@ -88,22 +88,24 @@ impl Resizer {
         out.shape((width as usize, height as usize), image.colour);
         for (plane, target) in image.planes.iter().zip(out.channels_mut()) {
             let [across, down] = plane.shrink.map(|shrink| shrink as usize - 1);
-            let targets = target.chunks_mut(BAND * width as usize);
             let (columns, rows) = (&columns[across], &rows[down]);
             band.resize(BAND * columns.reach.len(), 0.0);
-            Arch::new().dispatch(|| {
-                for (index, target) in targets.enumerate() {
-                    let first = index * BAND;
-                    pass_down(
-                        plane,
-                        rows,
-                        first..(height as usize).min(first + BAND),
-                        &columns.reach,
-                        band,
-                    );
-                    pass_across(band, columns, width as usize, target);
-                }
-            });
+            wide(
+                #[inline(always)]
+                || {
+                    for (index, target) in target.chunks_mut(BAND * width as usize).enumerate() {
+                        let first = index * BAND;
+                        pass_down(
+                            plane,
+                            rows,
+                            first..(height as usize).min(first + BAND),
+                            &columns.reach,
+                            band,
+                        );
+                        pass_across(band, columns, width as usize, target);
+                    }
+                },
+            );
         }
     }
 

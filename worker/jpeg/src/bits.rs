@@ -10,28 +10,31 @@ pub(crate) const PADDING: usize = 8;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bits<'a> {
     bytes: &'a [u8],
-    /// The next byte to load.
-    next: usize,
+    /// The next byte to load. 32 bits, so that adding to it as a `usize` cannot overflow.
+    next: u32,
     /// Loaded bits from the top; those below the first `count` are right or zero.
     buffer: u64,
-    count: u32,
+    /// Only the lowest six bits are meant.
+    count: u64,
 }
 
 impl<'a> Bits<'a> {
     /// Starts at a byte of a scan that ends with [`PADDING`].
     pub(crate) fn new(bytes: &'a [u8], start: usize) -> Self {
-        Self { bytes, next: start, buffer: 0, count: 0 }
+        let next = u32::try_from(start).expect("a scan is shorter than 4 GiB");
+        Self { bytes, next, buffer: 0, count: 0 }
     }
 
     /// Afterwards 56 bits or more are loaded.
     #[inline(always)]
     pub(crate) fn refill(&mut self) {
-        if let Some(word) = self.bytes.get(self.next..).and_then(<[u8]>::first_chunk) {
+        let next = self.next as usize;
+        if let Some(word) = self.bytes.get(next..next + 8).and_then(<[u8]>::first_chunk) {
             // Bits that do not fit whole bytes are or-ed in again by the next refill.
-            self.buffer |= u64::from_be_bytes(*word) >> self.count;
+            self.buffer |= u64::from_be_bytes(*word) >> (self.count & 63);
         }
-        self.next += ((63 - self.count) >> 3) as usize;
-        self.count |= 56;
+        self.next += (!self.count >> 3 & 7) as u32;
+        self.count |= 0b11_1000;
     }
 
     /// The first loaded bits, from the top.
@@ -40,16 +43,16 @@ impl<'a> Bits<'a> {
         self.buffer
     }
 
-    /// Drops at most as many bits as are loaded.
+    /// Drops bits that are loaded; only the lowest six bits of their number are meant.
     #[inline(always)]
-    pub(crate) fn consume(&mut self, bits: u32) {
+    pub(crate) fn consume(&mut self, bits: u64) {
         self.buffer <<= bits & 63;
-        self.count = self.count.wrapping_sub(bits & 63);
+        self.count = self.count.wrapping_sub(bits);
     }
 
     /// Bits consumed, from the first byte of the scan.
     pub(crate) fn position(&self) -> usize {
-        8 * self.next - self.count as usize
+        8 * self.next as usize - (self.count & 63) as usize
     }
 }
 

@@ -2,13 +2,14 @@
 
 use crate::bits::Bits;
 use crate::huffman::{END_OF_BLOCK, Table};
+use crate::idct::{Coefficients, place};
 
-/// Where the coefficients lie in the order of the file; positions past the last go to waste.
-const NATURAL: [u8; 256] = {
-    let mut natural = [64; 256];
+/// Where each coefficient of the file goes, from [`place`]; those beyond the last go to waste.
+const PLACES: [u8; 256] = {
+    let mut places = [64; 256];
     let (mut row, mut column, mut index) = (0, 0, 0);
     while index < 64 {
-        natural[index] = 8 * row + column;
+        places[index] = place(row, column) as u8;
         // Up and right on even diagonals, down and left on odd ones, turning at the edges.
         (row, column) = match ((row + column) % 2, row, column) {
             (0, row, 7) => (row + 1, 7),
@@ -20,104 +21,92 @@ const NATURAL: [u8; 256] = {
         };
         index += 1;
     }
-    natural
+    places
 };
 
-/// The natural index (8 · row + column) of a position in the order of the file.
-pub(crate) fn natural(position: usize) -> usize {
-    usize::from(NATURAL[position])
+/// Sorts what the file holds in the order of its diagonals.
+pub(crate) fn placed(diagonal: &[i16; 64]) -> Coefficients {
+    let mut placed = Coefficients([0; 64]);
+    for (value, place) in diagonal.iter().zip(PLACES) {
+        placed.0[usize::from(place)] = *value;
+    }
+    placed
 }
 
-/// Coefficients of a block, before dequantization, at their natural index.
+/// A block before dequantization.
 #[derive(Debug, Clone, Copy)]
-#[repr(align(64))]
+#[repr(align(32))]
 pub(crate) struct Block {
-    /// 64 coefficients and a place for those that no block has; as long as an index can be.
-    coefficients: [i16; 256],
+    /// 64 coefficients and waste, as long as an index can be.
+    values: [i16; 256],
 }
 
 impl Block {
-    pub(crate) const ZERO: Self = Self { coefficients: [0; 256] };
+    pub(crate) const ZERO: Self = Self { values: [0; 256] };
 
-    /// The coefficients, row by row.
+    /// Back to zeros, apart from the waste.
     #[inline(always)]
-    pub(crate) fn rows(&self) -> &[[i16; 8]; 8] {
-        let (rows, _) = self.coefficients.as_chunks().0.split_first_chunk().expect("256 > 64");
-        rows
+    pub(crate) fn clear(&mut self) {
+        *self.values.first_chunk_mut().expect("64 of 256") = [0; 64];
     }
 
     #[inline(always)]
-    pub(crate) fn put(&mut self, position: usize, value: i16) {
-        // Wraps to the type that indexes the table without a check; no position is that high.
-        self.coefficients[usize::from(NATURAL[usize::from(position as u8)])] = value;
+    pub(crate) fn coefficients(&self) -> Coefficients {
+        Coefficients(*self.values.first_chunk().expect("64 of 256"))
+    }
+
+    /// Sets the coefficient at a position in the file.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, position: u8, value: i16) {
+        // Neither type can be out of bounds, so there is no check.
+        self.values[usize::from(PLACES[usize::from(position)])] = value;
     }
 }
 
 /// Decodes the DC coefficient: the difference from the `last` one of its component.
 #[inline(always)]
-pub(crate) fn read_dc(bits: &mut Bits<'_>, table: &Table, last: &mut i16) -> Option<()> {
+pub(crate) fn read_dc<'a>(mut bits: Bits<'a>, table: &Table, last: &mut i16) -> Option<Bits<'a>> {
     bits.refill();
-    let entry = table.look_up(bits.peek());
-    let difference = if entry.is_slow() {
-        table.decode_slowly(bits)?.1
-    } else {
-        bits.consume(entry.bits());
-        entry.value()
-    };
-    *last = last.wrapping_add(difference);
-    Some(())
+    let entry = table.look_up(bits.peek())?;
+    *last = last.wrapping_add(entry.value(bits.peek()));
+    bits.consume(entry.bits());
+    Some(bits)
 }
 
 /// Decodes a block behind its DC coefficient; `None` if a code or its run is impossible.
-///
-/// Follows [`read_dc`], which leaves enough bits for the first look-ups.
 #[inline(always)]
-pub(crate) fn read_ac(
-    bits: &mut Bits<'_>,
+pub(crate) fn read_ac<'a>(
+    mut bits: Bits<'a>,
     table: &Table,
-    mut put: impl FnMut(usize, i16),
-) -> Option<()> {
-    let mut position = 1;
+    mut put: impl FnMut(u8, i16),
+) -> Option<Bits<'a>> {
+    let mut position = 1_u8;
     'block: loop {
-        // With the difference before them at most 4 · SIGHT bits.
-        for _ in 0..3 {
-            position = read_symbols(bits, table, position, &mut put)?;
-            if position >= 64 {
+        bits.refill();
+        // Two symbols of 16 + 12 bits are what one refill is enough for.
+        for _ in 0..2 {
+            let entry = table.look_up(bits.peek())?;
+            // At most 63 + 15 + 128.
+            let first = position.wrapping_add(entry.run());
+            let second = first.wrapping_add(entry.step());
+            // In this order: without a second symbol both have the same place.
+            put(second, entry.second_value());
+            put(first, entry.value(bits.peek()));
+            if second >= 63 {
+                // If the block ended with the first symbol, the second one belongs to the next block.
+                let (last, bits_used) = if first >= 63 && second > first {
+                    (first, entry.bits_of_first())
+                } else {
+                    (second, entry.bits())
+                };
+                position = last + 1;
+                bits.consume(bits_used);
                 break 'block;
             }
+            position = second + 1;
+            bits.consume(entry.bits());
         }
-        bits.refill();
     }
     // Either the last coefficient or an end of block; a run that leads between the two is damage.
-    (position == 64 || position > END_OF_BLOCK).then_some(())
-}
-
-/// Decodes one or two symbols that start at `position`; returns the position behind them.
-#[inline(always)]
-fn read_symbols(
-    bits: &mut Bits<'_>,
-    table: &Table,
-    position: usize,
-    put: &mut impl FnMut(usize, i16),
-) -> Option<usize> {
-    let entry = table.look_up(bits.peek());
-    if entry.is_slow() {
-        let (run, value) = table.decode_slowly(bits)?;
-        put(position + run, value);
-        return Some(position + run + 1);
-    }
-    let before = *bits;
-    bits.consume(entry.bits());
-    let first = position + entry.run();
-    let second = first + entry.step();
-    // In this order: without a second symbol both have the same place.
-    put(second, entry.second_value());
-    put(first, entry.value());
-    if first >= 63 && second > first {
-        // The block ended with the first symbol: the second one belongs to the next block.
-        *bits = before;
-        bits.consume(entry.bits_of_first());
-        return Some(first + 1);
-    }
-    Some(second + 1)
+    (position == 64 || position > END_OF_BLOCK).then_some(bits)
 }

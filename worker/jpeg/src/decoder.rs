@@ -1,10 +1,8 @@
-//! The loop over the MCUs: decode the bits of all, transform those that a region needs.
+//! From a file to the planes of some regions.
 
-use crate::bits::Bits;
-use crate::blocks::{Block, read_ac, read_dc};
 use crate::error::{JpegError, Place, damaged_at};
-use crate::headers::{self, Component, Frame, Tables};
-use crate::idct::inverse_dct;
+use crate::headers::{self, Frame, Tables};
+use crate::mcus::{self, Damage, Source};
 use crate::planes::{Colour, PlanarImage, Plane, Region};
 use crate::scan::Scan;
 
@@ -88,27 +86,7 @@ impl Decoder {
         }
     }
 
-    /// Decodes restart interval by restart interval, each as far as something is needed.
-    #[inline(always)]
-    fn decode_intervals(&self, planes: &mut [Plane]) -> Result<(), JpegError> {
-        let interval = match self.frame.restart_interval {
-            0 => self.needed.len(),
-            interval => interval,
-        };
-        for (index, needed) in self.needed.chunks(interval).enumerate() {
-            let Some(last) = needed.iter().rposition(|&needed| needed) else { continue };
-            let first = index * interval;
-            let (mut bits, end) = self.scan.interval(index);
-            let mut interval = Interval { decoder: self, bits: &mut bits, last_dc: [0; 3] };
-            interval.decode(first, &needed[..=last], planes)?;
-            if bits.position() > end {
-                return Err(self.damaged(first + last, "its pixels end early"));
-            }
-        }
-        Ok(())
-    }
-
-    fn damaged(&self, mcu: usize, what: &'static str) -> JpegError {
+    fn located(&self, (what, mcu): Damage) -> JpegError {
         let row = mcu / self.frame.mcus[0] * 8 * self.frame.mcu[1];
         JpegError::Damaged { what, place: Place::Row(row) }
     }
@@ -141,10 +119,9 @@ impl Opened<'_> {
         let decoder = self.decoder;
         decoder.shape(image);
         decoder.mark(regions);
-        pulp::Arch::new().dispatch(
-            #[inline(always)]
-            || decoder.decode_intervals(&mut image.planes),
-        )
+        let Decoder { frame, tables, scan, needed, .. } = &*decoder;
+        let source = Source { frame, tables, scan, needed };
+        mcus::decode(source, &mut image.planes).map_err(|damage| decoder.located(damage))
     }
 }
 
@@ -157,75 +134,4 @@ fn span(start: u32, length: u32, limit: usize, blocks: usize) -> std::ops::Range
         return 0..0;
     }
     start.saturating_sub(margin) / (8 * blocks)..(end + margin).min(limit).div_ceil(8 * blocks)
-}
-
-/// Where decoding stands in a restart interval.
-struct Interval<'a, 'b> {
-    decoder: &'a Decoder,
-    bits: &'b mut Bits<'a>,
-    /// The DC coefficient of the last block, by component.
-    last_dc: [i16; 3],
-}
-
-impl Interval<'_, '_> {
-    /// Decodes the MCUs from number `first` on, and transforms those that are needed.
-    #[inline(always)]
-    fn decode(
-        &mut self,
-        first: usize,
-        needed: &[bool],
-        planes: &mut [Plane],
-    ) -> Result<(), JpegError> {
-        let columns = self.decoder.frame.mcus[0];
-        let (mut column, mut row) = (first % columns, first / columns);
-        for (index, &needed) in needed.iter().enumerate() {
-            let decoded = if needed { self.mcu([column, row], planes) } else { self.skip_mcu() };
-            decoded.ok_or_else(|| self.decoder.damaged(first + index, "a code is impossible"))?;
-            column += 1;
-            if column == columns {
-                (column, row) = (0, row + 1);
-            }
-        }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn mcu(&mut self, [column, row]: [usize; 2], planes: &mut [Plane]) -> Option<()> {
-        let Decoder { frame, tables, .. } = self.decoder;
-        let parts = frame.components.iter().zip(planes).zip(&mut self.last_dc);
-        for ((component, plane), last_dc) in parts {
-            let Component { blocks: [across, down], quant, dc, ac, .. } = *component;
-            for y in row * down..(row + 1) * down {
-                for x in column * across..(column + 1) * across {
-                    let mut block = Block::ZERO;
-                    read_dc(self.bits, &tables.dc[dc], last_dc)?;
-                    block.put(0, *last_dc);
-                    read_ac(self.bits, &tables.ac[ac], |position, value| {
-                        block.put(position, value)
-                    })?;
-                    let samples = inverse_dct(&block, &tables.quant[quant]);
-                    let start = 8 * (y * plane.stride + x);
-                    for (line, samples) in
-                        plane.samples[start..].chunks_mut(plane.stride).zip(samples)
-                    {
-                        line[..8].copy_from_slice(&samples);
-                    }
-                }
-            }
-        }
-        Some(())
-    }
-
-    #[inline(always)]
-    fn skip_mcu(&mut self) -> Option<()> {
-        let Decoder { frame, tables, .. } = self.decoder;
-        for (component, last_dc) in frame.components.iter().zip(&mut self.last_dc) {
-            let Component { blocks: [across, down], dc, ac, .. } = *component;
-            for _ in 0..across * down {
-                read_dc(self.bits, &tables.dc[dc], last_dc)?;
-                read_ac(self.bits, &tables.ac[ac], |_, _| ())?;
-            }
-        }
-        Some(())
-    }
 }

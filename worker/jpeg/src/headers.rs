@@ -1,14 +1,15 @@
 //! Everything before the scan: frame, tables, and whether this crate reads such a file.
 
-use crate::blocks::natural;
+use crate::blocks::placed;
 use crate::error::{JpegError, damaged_at};
 use crate::huffman::{Kind, Table};
+use crate::idct::Coefficients;
 use crate::planes::Colour;
 
 /// Largest image that is decoded; the limit keeps a hostile header from taking all memory.
 const MAX_PIXELS: usize = 100_000_000;
 /// Most blocks that an MCU may have (T.81, B.2.3).
-const MAX_BLOCKS_PER_MCU: usize = 10;
+pub(crate) const MAX_BLOCKS_PER_MCU: usize = 10;
 
 /// A component of the frame.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +23,16 @@ pub(crate) struct Component {
     pub(crate) ac: usize,
 }
 
+/// A block of an MCU.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part {
+    /// Index of its component.
+    pub(crate) component: usize,
+    /// Where it stands among those of its component.
+    pub(crate) column: usize,
+    pub(crate) row: usize,
+}
+
 /// What the headers say about the image.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
@@ -29,6 +40,8 @@ pub(crate) struct Frame {
     pub(crate) height: usize,
     pub(crate) colour: Colour,
     pub(crate) components: Vec<Component>,
+    /// The blocks of an MCU, in the order of the file; [`MAX_BLOCKS_PER_MCU`] or fewer.
+    pub(crate) parts: Vec<Part>,
     /// Blocks of 8×8 pixels that an MCU covers, across and down.
     pub(crate) mcu: [usize; 2],
     /// MCUs per row and per column of the image.
@@ -40,16 +53,14 @@ pub(crate) struct Frame {
 impl Frame {
     /// Blocks that the whole scan codes.
     pub(crate) fn blocks(&self) -> usize {
-        let per_mcu: usize = self.components.iter().map(|c| c.blocks[0] * c.blocks[1]).sum();
-        self.mcus[0] * self.mcus[1] * per_mcu
+        self.mcus[0] * self.mcus[1] * self.parts.len()
     }
 }
 
 /// Tables by slot. Those of the image before stay, as most files define the same ones.
 #[derive(Debug)]
 pub(crate) struct Tables {
-    /// Steps at the natural index of their coefficient.
-    pub(crate) quant: [[i16; 64]; 4],
+    pub(crate) quant: [Coefficients; 4],
     pub(crate) dc: [Table; 4],
     pub(crate) ac: [Table; 4],
     /// Which of them this file has defined.
@@ -66,7 +77,7 @@ struct Defined {
 impl Default for Tables {
     fn default() -> Self {
         Self {
-            quant: [[0; 64]; 4],
+            quant: [Coefficients([0; 64]); 4],
             dc: [(); 4].map(|()| Table::new(Kind::Dc)),
             ac: [(); 4].map(|()| Table::new(Kind::Ac)),
             defined: Defined::default(),
@@ -207,10 +218,12 @@ fn read_quant_tables(segment: &mut Segment<'_>, tables: &mut Tables) -> Result<(
     while !segment.bytes.is_empty() {
         let (precision, number) = segment.nibbles()?;
         let slot = segment.slot(number)?;
-        for position in 0..64 {
-            let step = if precision == 0 { segment.byte()?.into() } else { segment.word()? };
-            tables.quant[slot][natural(position)] = step.cast_signed();
+        let mut steps = [0; 64];
+        for step in &mut steps {
+            let unsigned = if precision == 0 { segment.byte()?.into() } else { segment.word()? };
+            *step = unsigned.cast_signed();
         }
+        tables.quant[slot] = placed(&steps);
         tables.defined.quant[slot] = true;
     }
     Ok(())
@@ -290,8 +303,14 @@ fn lay_out(frame: &mut Frame) -> Result<(), JpegError> {
         }
     }
     frame.mcus = [frame.width.div_ceil(8 * frame.mcu[0]), frame.height.div_ceil(8 * frame.mcu[1])];
-    let per_mcu = frame.blocks() / (frame.mcus[0] * frame.mcus[1]);
-    if per_mcu > MAX_BLOCKS_PER_MCU { unusual } else { Ok(()) }
+    frame.parts.clear();
+    for (component, Component { blocks: [across, down], .. }) in frame.components.iter().enumerate()
+    {
+        for row in 0..*down {
+            frame.parts.extend((0..*across).map(|column| Part { component, column, row }));
+        }
+    }
+    if frame.parts.len() > MAX_BLOCKS_PER_MCU { unusual } else { Ok(()) }
 }
 
 /// The scan header (T.81, B.2.3).

@@ -4,13 +4,11 @@
 //! settles both, and the next code with its value too. Decoding is one chain of
 //! dependent look-ups and its speed is their number.
 
-use crate::bits::Bits;
-
 /// Bits that a look-up sees.
 pub(crate) const SIGHT: u32 = 11;
 
 /// Added to the position by the end of a block: beyond any position that a run can reach.
-pub(crate) const END_OF_BLOCK: usize = 127;
+pub(crate) const END_OF_BLOCK: u8 = 127;
 
 /// What the symbols of a table mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,61 +19,81 @@ pub(crate) enum Kind {
     Ac,
 }
 
-/// One or two decoded symbols, or a pointer to the slow way.
+impl Kind {
+    /// Bits of the largest value. The standard allows 11 and 10 (T.81, F.1.2); libjpeg is as lenient
+    /// with DC. Two AC symbols must fit into what [`Bits::refill`](crate::bits::Bits::refill) loads.
+    fn largest_size(self) -> u8 {
+        match self {
+            Self::Dc => 15,
+            Self::Ac => 12,
+        }
+    }
+}
+
+/// One or two decoded symbols; 0 where the code is longer than [`SIGHT`].
+///
+/// ```text
+/// bits  0..6   bits of all symbols       32..40  zeros before the first value
+///       8..14  bits of the first code    40..48  from the first to the second value
+///      16..22  63 - bits of its value    48..64  the second value
+/// ```
+///
+/// A shift takes its count from the lowest six bits and a position is 8 bits long, so that no field
+/// needs a mask once it has been rotated into place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Entry(u64);
 
 impl Entry {
-    fn one(bits: u32, run: usize, value: i16) -> Self {
-        Self(u64::from(bits) | (run as u64) << 16 | u64::from(value.cast_unsigned()) << 32)
+    fn one(length: u32, run: u8, size: u32) -> Self {
+        let (code, value) = (u64::from(length), u64::from(63 - size));
+        Self(u64::from(length + size) | code << 8 | value << 16 | u64::from(run) << 32)
     }
 
-    fn with_second(self, second: Self) -> Self {
-        let step = second.run() as u64 + 1;
-        let value = u64::from(second.value().cast_unsigned());
-        let bits = u64::from(self.bits() + second.bits());
-        Self(self.0 >> 6 << 6 | bits | u64::from(self.bits()) << 8 | step << 24 | value << 48)
+    /// Appends a symbol whose value is known.
+    fn with_second(self, second: Self, value: i16) -> Self {
+        let step = u64::from(second.run() + 1);
+        let value = u64::from(value.cast_unsigned());
+        Self((self.0 | step << 40 | value << 48) + (second.0 & 63))
     }
 
-    /// A code of which the value lies out of sight.
-    fn code_only(length: u8, symbol: u8) -> Self {
-        Self(u64::from(length) << 8 | u64::from(symbol) << 16)
-    }
-
-    /// Must [`Table::decode_slowly`] go on from here?
+    /// Is the code out of sight?
     #[inline(always)]
-    pub(crate) fn is_slow(self) -> bool {
-        self.0 & 63 == 0
+    pub(crate) fn is_unknown(self) -> bool {
+        self.0 == 0
     }
 
-    /// Bits of all symbols.
+    /// Bits of all symbols, in the lowest six bits.
     #[inline(always)]
-    pub(crate) fn bits(self) -> u32 {
-        (self.0 & 63) as u32
+    pub(crate) fn bits(self) -> u64 {
+        self.0
     }
 
     /// Bits of the first of two symbols.
-    #[inline(always)]
-    pub(crate) fn bits_of_first(self) -> u32 {
-        (self.0 >> 8 & 63) as u32
+    pub(crate) fn bits_of_first(self) -> u64 {
+        (self.0 >> 8 & 63) + (63 - (self.0 >> 16 & 63))
     }
 
     /// Zeros before the first value; [`END_OF_BLOCK`] at the end.
     #[inline(always)]
-    pub(crate) fn run(self) -> usize {
-        (self.0 >> 16 & 127) as usize
-    }
-
-    /// The first value.
-    #[inline(always)]
-    pub(crate) fn value(self) -> i16 {
-        (self.0 >> 32) as i16
+    pub(crate) fn run(self) -> u8 {
+        (self.0 >> 32) as u8
     }
 
     /// From the first to the second value; 0 without a second.
     #[inline(always)]
-    pub(crate) fn step(self) -> usize {
-        (self.0 >> 24 & 255) as usize
+    pub(crate) fn step(self) -> u8 {
+        (self.0 >> 40) as u8
+    }
+
+    /// The first value, from the bits that were looked up (T.81, F.2.2.1: EXTEND).
+    ///
+    /// A value that starts with 1 stands for itself. One that starts with 0 stands for what it is
+    /// with ones before it, in two's complement, plus 1.
+    #[inline(always)]
+    pub(crate) fn value(self, bits: u64) -> i16 {
+        let value = (bits << (self.0.rotate_right(8) & 63)).cast_signed();
+        let extended = ((value >> 1) ^ i64::MIN) >> (self.0.rotate_right(16) & 63);
+        (extended - (extended >> 63)) as i16
     }
 
     /// The second value.
@@ -120,8 +138,12 @@ impl Table {
             return Ok(());
         }
         self.definition.clear();
-        if self.kind == Kind::Dc && symbols.iter().any(|&symbol| symbol > 15) {
-            return Err("a Huffman table has a DC value of more than 15 bits");
+        let largest = symbols.iter().map(|&symbol| match self.kind {
+            Kind::Dc => symbol,
+            Kind::Ac => symbol & 15,
+        });
+        if largest.max() > Some(self.kind.largest_size()) {
+            return Err("a Huffman table has values larger than those of 8-bit samples");
         }
         let mut singles = [(0_u8, 0_u8); 1 << SIGHT];
         let (mut code, mut first) = (0_usize, 0);
@@ -148,68 +170,51 @@ impl Table {
     }
 
     fn fill(&mut self, singles: &[(u8, u8); 1 << SIGHT]) {
-        let in_sight = |index: usize, sight: u32| {
-            let (length, symbol) = singles[index];
-            let (run, size) = self.meaning(symbol);
-            let bits = u32::from(length) + size;
-            // The bits of the value end where the sight of this symbol ends.
-            (length > 0 && bits <= sight).then(|| {
-                let value = (index >> (SIGHT - bits)) as u64;
-                Entry::one(bits, run, signed(value & ((1 << size) - 1), size))
-            })
+        let entry = |index: usize| match singles[index] {
+            (0, _) => Entry::default(),
+            (length, symbol) => self.single(u32::from(length), symbol),
         };
         let mut entries = [Entry::default(); 1 << SIGHT];
-        for (index, entry) in entries.iter_mut().enumerate() {
-            let (length, symbol) = singles[index];
-            *entry = in_sight(index, SIGHT).unwrap_or(Entry::code_only(length, symbol));
-            if self.kind == Kind::Ac && !entry.is_slow() && entry.run() != END_OF_BLOCK {
-                let rest = index << entry.bits() & ((1 << SIGHT) - 1);
-                if let Some(second) = in_sight(rest, SIGHT - entry.bits()) {
-                    *entry = entry.with_second(second);
-                }
+        for (index, slot) in entries.iter_mut().enumerate() {
+            *slot = entry(index);
+            let bits = slot.0 & 63;
+            if self.kind == Kind::Dc || slot.is_unknown() || slot.run() == END_OF_BLOCK {
+                continue;
+            }
+            let Some(sight) = u64::from(SIGHT).checked_sub(bits) else { continue };
+            let rest = (index << bits) & ((1 << SIGHT) - 1);
+            let second = entry(rest);
+            if !second.is_unknown() && second.0 & 63 <= sight {
+                let value = second.value((rest as u64) << (64 - SIGHT));
+                *slot = slot.with_second(second, value);
             }
         }
         *self.entries = entries;
     }
 
-    /// Zeros before the value, and its size in bits.
-    fn meaning(&self, symbol: u8) -> (usize, u32) {
-        match (self.kind, symbol >> 4, symbol & 15) {
-            (Kind::Dc, _, size) => (0, u32::from(size)),
+    fn single(&self, length: u32, symbol: u8) -> Entry {
+        let (run, size) = match (self.kind, symbol >> 4, symbol & 15) {
+            (Kind::Dc, _, size) => (0, size),
             // Only sixteen zeros have no value behind them.
             (Kind::Ac, 0..15, 0) => (END_OF_BLOCK, 0),
-            (Kind::Ac, run, size) => (usize::from(run), u32::from(size)),
-        }
+            (Kind::Ac, run, size) => (run, size),
+        };
+        Entry::one(length, run, u32::from(size))
     }
 
-    /// What the next [`SIGHT`] of these bits decode to.
+    /// What the first of these bits decode to; `None` if no code matches.
     #[inline(always)]
-    pub(crate) fn look_up(&self, bits: u64) -> Entry {
-        self.entries[(bits >> (64 - SIGHT)) as usize]
+    pub(crate) fn look_up(&self, bits: u64) -> Option<Entry> {
+        let entry = self.entries[(bits >> (64 - SIGHT)) as usize];
+        if entry.is_unknown() { self.search(bits) } else { Some(entry) }
     }
 
-    /// Decodes and consumes one symbol that [`Table::look_up`] could not; `None` if no code matches.
-    ///
-    /// 56 bits or more are loaded afterwards.
     #[cold]
     #[inline(never)]
-    pub(crate) fn decode_slowly(&self, bits: &mut Bits<'_>) -> Option<(usize, i16)> {
-        bits.refill();
-        let code = (bits.peek() >> 48) as u32;
+    fn search(&self, bits: u64) -> Option<Entry> {
+        let code = (bits >> 48) as u32;
         let length = (1..=16).find(|&length| code < self.limits[length])?;
         let index = self.offsets[length].wrapping_add((code >> (16 - length)) as usize);
-        let (run, size) = self.meaning(*self.symbols.get(index)?);
-        bits.consume(length as u32);
-        let value = signed(bits.peek() >> 1 >> (63 - size), size);
-        bits.consume(size);
-        bits.refill();
-        Some((run, value))
+        Some(self.single(length as u32, *self.symbols.get(index)?))
     }
-}
-
-/// The value that these `size` bits stand for (T.81, F.2.2.1: EXTEND).
-fn signed(bits: u64, size: u32) -> i16 {
-    let positive = size > 0 && bits >> (size - 1) == 1;
-    let value = if positive { bits as i32 } else { bits as i32 + 1 - (1 << size) };
-    value as i16
 }

@@ -1,113 +1,191 @@
 //! The inverse DCT: libjpeg's "islow" in the arithmetic of libjpeg-turbo's vector code.
 //!
 //! Loeffler, Ligtenberg and Moschytz, "Practical fast 1-D DCT algorithms with 11
-//! multiplications" (1989), with constants of 13 bits. Between the passes values
-//! have 16 bits and saturate, sums of two inputs wrap: only coefficients that no
-//! encoder makes show the difference, and these too come out as from libjpeg-turbo.
+//! multiplications" (1989), with constants of 13 bits. Products are taken in
+//! pairs, as processors multiply and add 16-bit numbers. Between the passes
+//! values have 16 bits and saturate; sums of two inputs wrap. (No encoder makes
+//! coefficients for which that matters.)
+//!
+//! Coefficients are kept in the order in which the vector code wants them:
+//! rows 0 and 4, 2 and 6, 7 and 1, 3 and 5 by turns, and in each pair of rows
+//! columns 0 2 7 3 4 6 1 5. Transposed, that is the same order again.
 
-use crate::blocks::Block;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 
 /// Fraction bits of the constants.
 const CONST_BITS: i32 = 13;
 /// Fraction bits kept between the passes.
 const PASS1_BITS: i32 = 2;
-/// Both passes scale by √8, the second one takes that back.
+/// Each pass scales by √8; the second one takes that back.
 const SCALE_BITS: i32 = 3;
 
-/// Eight rows of eight.
-type Square<T> = [[T; 8]; 8];
+/// What the passes divide by, as a power of two.
+const FIRST_SHIFT: i32 = CONST_BITS - PASS1_BITS;
+const SECOND_SHIFT: i32 = CONST_BITS + PASS1_BITS + SCALE_BITS;
 
-/// Dequantizes and transforms a block into samples.
-#[inline(always)]
-pub(crate) fn inverse_dct(block: &Block, quant: &[i16; 64]) -> Square<u8> {
-    let mut rows = *block.rows();
-    for (row, quant) in rows.iter_mut().zip(quant.as_chunks::<8>().0) {
-        for (value, quant) in row.iter_mut().zip(quant) {
-            *value = value.wrapping_mul(*quant);
-        }
-    }
-    let columns = if rows[1..].as_flattened().iter().fold(0, |all, value| all | value) == 0 {
-        rows[0].map(|value| [value << PASS1_BITS; 8])
-    } else {
-        transposed(&pass::<{ CONST_BITS - PASS1_BITS }>(&rows))
-    };
-    let samples = pass::<{ CONST_BITS + PASS1_BITS + SCALE_BITS }>(&columns);
-    transposed(&samples).map(|row| row.map(|value| (value.clamp(-128, 127) + 128) as u8))
+// The paper's constants times 2^13, named by their value.
+const C0_298: i16 = 2_446;
+const C0_390: i16 = 3_196;
+const C0_541: i16 = 4_433;
+const C0_765: i16 = 6_270;
+const C0_899: i16 = 7_373;
+const C1_175: i16 = 9_633;
+const C1_501: i16 = 12_299;
+const C1_847: i16 = 15_137;
+const C1_961: i16 = 16_069;
+const C2_053: i16 = 16_819;
+const C2_562: i16 = 20_995;
+const C3_072: i16 = 25_172;
+
+// Factors of pairs of inputs, in the order of the pairs: x2 and x6.
+const OUTER: [i16; 2] = [C0_541 + C0_765, C0_541];
+const INNER: [i16; 2] = [C0_541, C0_541 - C1_847];
+// x7 + x3 and x1 + x5.
+const SHARED_A: [i16; 2] = [C1_175 - C1_961, C1_175];
+const SHARED_B: [i16; 2] = [C1_175, C1_175 - C0_390];
+// x7 and x1, for the first and the last of four outputs.
+const ODD_0: [i16; 2] = [-C0_899, C1_501 - C0_899];
+const ODD_3: [i16; 2] = [C0_298 - C0_899, -C0_899];
+// x3 and x5, for the two between them.
+const ODD_1: [i16; 2] = [C3_072 - C2_562, -C2_562];
+const ODD_2: [i16; 2] = [-C2_562, C2_053 - C2_562];
+
+/// Coefficients, or quantization steps, in the order described above.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(align(32))]
+pub(crate) struct Coefficients(pub(crate) [i16; 64]);
+
+/// Where the coefficient of a row and a column is kept.
+pub(crate) const fn place(row: usize, column: usize) -> usize {
+    /// Number of the pair, and which one of it.
+    const PLACES: [[usize; 2]; 8] =
+        [[0, 0], [2, 1], [1, 0], [3, 0], [0, 1], [3, 1], [1, 1], [2, 0]];
+    let ([pair, second], [slot, half]) = (PLACES[row], PLACES[column]);
+    16 * pair + 8 * half + 2 * slot + second
 }
 
-#[inline(always)]
-fn transposed<T: Copy + Default>(rows: &Square<T>) -> Square<T> {
-    let mut columns = Square::default();
-    for (r, row) in rows.iter().enumerate() {
-        for (c, value) in row.iter().enumerate() {
-            columns[c][r] = *value;
-        }
-    }
-    columns
+/// A way to compute the transform; all of them give the same samples.
+pub(crate) trait Transform: Copy {
+    /// Dequantizes and transforms a block into rows of samples.
+    fn samples(self, coefficients: &Coefficients, steps: &Coefficients) -> [[u8; 8]; 8];
 }
 
-/// One-dimensional transforms of the eight columns, scaled down by `SHIFT` bits.
-#[inline(always)]
-fn pass<const SHIFT: i32>(rows: &Square<i16>) -> Square<i16> {
-    let mut out = [[0; 8]; 8];
-    for column in 0..8 {
-        let transformed = transform::<SHIFT>(rows.map(|row| row[column]));
-        for (row, value) in out.iter_mut().zip(transformed) {
-            row[column] = value;
+/// Runs everywhere.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Portable;
+
+impl Transform for Portable {
+    #[inline(always)]
+    fn samples(self, coefficients: &Coefficients, steps: &Coefficients) -> [[u8; 8]; 8] {
+        let mut half_done = [[0; 8]; 8];
+        for column in 0..8 {
+            let input = std::array::from_fn(|row| {
+                let at = place(row, column);
+                coefficients.0[at].wrapping_mul(steps.0[at])
+            });
+            for (row, value) in half_done.iter_mut().zip(transform::<FIRST_SHIFT>(input)) {
+                row[column] = value;
+            }
         }
+        half_done.map(|row| {
+            transform::<SECOND_SHIFT>(row)
+                .map(|value| (value.clamp(-128, 127) + 128).cast_unsigned() as u8)
+        })
     }
-    out
 }
 
-/// No sum leaves 32 bits: for inputs of 16 bits they stay below 2.12e9.
+/// The one-dimensional transform, divided by 2^`SHIFT`.
 #[inline(always)]
-fn transform<const SHIFT: i32>(x: [i16; 8]) -> [i16; 8] {
-    let [_, x1, x2, x3, _, x5, x6, x7] = x.map(i32::from);
-    let wrapped = |a: i16, b: i16| i32::from(a.wrapping_add(b));
-
-    // Even part, pairs of products as in a multiply-add of 16-bit numbers.
-    let low = i32::from(x[0].wrapping_add(x[4])) << CONST_BITS;
-    let high = i32::from(x[0].wrapping_sub(x[4])) << CONST_BITS;
-    let inner = x2 * C0_541 + x6 * (C0_541 - C1_847);
-    let outer = x2 * (C0_541 + C0_765) + x6 * C0_541;
+fn transform<const SHIFT: i32>([x0, x1, x2, x3, x4, x5, x6, x7]: [i16; 8]) -> [i16; 8] {
+    let [low, high] =
+        [x0.wrapping_add(x4), x0.wrapping_sub(x4)].map(|sum| i32::from(sum) << CONST_BITS);
+    let (outer, inner) = (multiply_add([x2, x6], OUTER), multiply_add([x2, x6], INNER));
     let even = [low + outer, high + inner, high - inner, low - outer];
 
-    // Odd part.
-    let (sum_a, sum_b) = (wrapped(x[7], x[3]), wrapped(x[5], x[1]));
-    let shared_a = sum_a * (C1_175 - C1_961) + sum_b * C1_175;
-    let shared_b = sum_a * C1_175 + sum_b * (C1_175 - C0_390);
+    let sums = [x7.wrapping_add(x3), x1.wrapping_add(x5)];
+    let (shared_a, shared_b) = (multiply_add(sums, SHARED_A), multiply_add(sums, SHARED_B));
     let odd = [
-        x7 * -C0_899 + x1 * (C1_501 - C0_899) + shared_b,
-        x5 * -C2_562 + x3 * (C3_072 - C2_562) + shared_a,
-        x5 * (C2_053 - C2_562) + x3 * -C2_562 + shared_b,
-        x7 * (C0_298 - C0_899) + x1 * -C0_899 + shared_a,
+        multiply_add([x7, x1], ODD_0) + shared_b,
+        multiply_add([x3, x5], ODD_1) + shared_a,
+        multiply_add([x3, x5], ODD_2) + shared_b,
+        multiply_add([x7, x1], ODD_3) + shared_a,
     ];
 
+    // For inputs of 16 bits no sum passes 2.12e9.
     let mut out = [0; 8];
     for i in 0..4 {
-        out[i] = descaled::<SHIFT>(even[i] + odd[i]);
-        out[7 - i] = descaled::<SHIFT>(even[i] - odd[i]);
+        out[i] = descale::<SHIFT>(even[i] + odd[i]);
+        out[7 - i] = descale::<SHIFT>(even[i] - odd[i]);
     }
     out
+}
+
+#[inline(always)]
+fn multiply_add([a, b]: [i16; 2], [a_factor, b_factor]: [i16; 2]) -> i32 {
+    i32::from(a) * i32::from(a_factor) + i32::from(b) * i32::from(b_factor)
 }
 
 /// Divides by 2^`SHIFT`, rounding, into 16 bits.
 #[inline(always)]
-fn descaled<const SHIFT: i32>(value: i32) -> i16 {
+fn descale<const SHIFT: i32>(value: i32) -> i16 {
     let rounded = (value + (1 << (SHIFT - 1))) >> SHIFT;
-    rounded.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16
+    rounded.clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
-// The paper's constants times 2^13, named by their value.
-const C0_298: i32 = 2_446;
-const C0_390: i32 = 3_196;
-const C0_541: i32 = 4_433;
-const C0_765: i32 = 6_270;
-const C0_899: i32 = 7_373;
-const C1_175: i32 = 9_633;
-const C1_501: i32 = 12_299;
-const C1_847: i32 = 15_137;
-const C1_961: i32 = 16_069;
-const C2_053: i32 = 16_819;
-const C2_562: i32 = 20_995;
-const C3_072: i32 = 25_172;
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Mostly coefficients as they occur, some as large as can be.
+    fn coefficients() -> impl Strategy<Value = Coefficients> {
+        let one = prop_oneof![6 => Just(0_i16), 3 => -40..40_i16, 1 => any::<i16>()];
+        prop::collection::vec(one, 64).prop_map(|values| Coefficients(values.try_into().unwrap()))
+    }
+
+    #[test]
+    fn every_coefficient_has_a_place_of_its_own() {
+        let mut places: Vec<_> = (0..64).map(|natural| place(natural / 8, natural % 8)).collect();
+        places.sort_unstable();
+        assert_eq!(places, (0..64).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_lone_dc_coefficient_is_a_flat_block() {
+        let (mut block, steps) = (Coefficients([0; 64]), Coefficients([3; 64]));
+        block.0[place(0, 0)] = -19;
+        assert_eq!(Portable.samples(&block, &steps), [[128 - 7; 8]; 8]);
+    }
+
+    #[test]
+    fn the_transform_is_close_to_its_definition() {
+        let (row, column) = (2_u8, 5_u8);
+        let mut block = Coefficients([0; 64]);
+        block.0[place(row.into(), column.into())] = 400;
+        let samples = Portable.samples(&block, &Coefficients([1; 64]));
+        let wave = |frequency: u8, at: u8| {
+            let angle = f64::from((2 * at + 1) * frequency) * std::f64::consts::PI / 16.0;
+            angle.cos() / 2.0
+        };
+        for (y, x) in (0..8).flat_map(|y| (0..8).map(move |x| (y, x))) {
+            let exact = 128.0 + 400.0 * wave(row, y) * wave(column, x);
+            assert!(
+                (f64::from(samples[usize::from(y)][usize::from(x)]) - exact).abs() < 0.51,
+                "{y} {x}: {exact}"
+            );
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn vectors_give_the_same_samples(block in coefficients(), steps in coefficients()) {
+            let Some(simd) = pulp::x86::V3::try_new() else { return Ok(()) };
+            prop_assert_eq!(simd.samples(&block, &steps), Portable.samples(&block, &steps));
+        }
+    }
+}

@@ -22,7 +22,11 @@
 
 #![expect(
     clippy::inline_always,
-    reason = "code must become part of the loop that is compiled for wide vectors and shifts"
+    reason = "code must become part of the loop that is compiled for the processor at hand"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "fields are cut out of wider numbers, and sides have 16 bits"
 )]
 
 mod bits;
@@ -32,6 +36,7 @@ mod error;
 mod headers;
 mod huffman;
 mod idct;
+mod mcus;
 mod planes;
 mod scan;
 

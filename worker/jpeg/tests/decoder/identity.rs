@@ -1,9 +1,7 @@
 //! Bit for bit what libjpeg-turbo decodes.
 
-mod support;
-
+use crate::support::{Coding, Spec, decode, reference};
 use lockstep_jpeg::PlanarImage;
-use support::{Coding, Spec, decode, reference};
 
 const SHRINKS: [Option<(u8, u8)>; 5] =
     [Some((1, 1)), Some((2, 1)), Some((2, 2)), Some((1, 2)), None];

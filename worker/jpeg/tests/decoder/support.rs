@@ -5,20 +5,20 @@ use lockstep_jpeg::{Decoder, JpegError, PlanarImage, Region};
 
 /// How a JPEG is made.
 #[derive(Debug, Clone, Copy)]
-pub struct Spec {
-    pub size: (u16, u16),
+pub(crate) struct Spec {
+    pub(crate) size: (u16, u16),
     /// Pixels per chroma sample, across and down; `None` for grayscale.
-    pub shrink: Option<(u8, u8)>,
-    pub quality: u8,
-    pub coding: Coding,
+    pub(crate) shrink: Option<(u8, u8)>,
+    pub(crate) quality: u8,
+    pub(crate) coding: Coding,
     /// Amplitude of the noise, 0 to 255.
-    pub noise: u8,
-    pub seed: u32,
+    pub(crate) noise: u8,
+    pub(crate) seed: u32,
 }
 
 /// How coefficients become bits.
 #[derive(Debug, Clone, Copy)]
-pub enum Coding {
+pub(crate) enum Coding {
     /// With the tables of the standard.
     Standard,
     /// The same with a restart marker after so many MCUs.
@@ -31,7 +31,7 @@ pub enum Coding {
 
 impl Spec {
     /// A small photo-like image.
-    pub const PLAIN: Self = Self {
+    pub(crate) const PLAIN: Self = Self {
         size: (83, 59),
         shrink: Some((2, 2)),
         quality: 85,
@@ -40,7 +40,7 @@ impl Spec {
         seed: 1,
     };
 
-    pub fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         match self.coding {
             Coding::Standard => self.encode_plainly(None),
             Coding::Restart(interval) => self.encode_plainly(Some(interval)),
@@ -59,10 +59,11 @@ impl Spec {
         }
         let mut color = ColorType::Luma;
         if let Some((across, down)) = self.shrink {
-            encoder.set_sampling_factor(SamplingFactor::from_factors(across, down).unwrap());
+            encoder
+                .set_sampling_factor(SamplingFactor::from_factors(across, down).expect("1 or 2"));
             color = ColorType::Ycbcr;
         }
-        encoder.encode(&self.pixels(), self.size.0, self.size.1, color).unwrap();
+        encoder.encode(&self.pixels(), self.size.0, self.size.1, color).expect("memory takes it");
         bytes
     }
 
@@ -80,9 +81,9 @@ impl Spec {
             compress.set_chroma_sampling_pixel_sizes(shrink, shrink);
         }
         adjust(&mut compress);
-        let mut started = compress.start_compress(Vec::new()).unwrap();
-        started.write_scanlines(&self.pixels()).unwrap();
-        started.finish().unwrap()
+        let mut started = compress.start_compress(Vec::new()).expect("memory takes it");
+        started.write_scanlines(&self.pixels()).expect("memory takes it");
+        started.finish().expect("memory takes it")
     }
 
     /// Shades, edges and noise.
@@ -97,14 +98,16 @@ impl Spec {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             let noise = (state >> 24) * u32::from(self.noise) / 255;
             let edge = if (x / 13 + y / 17) % 2 == channel % 2 { 90 } else { 20 };
-            pixels.push((edge + x + y * (channel + 1) + noise).min(255).try_into().unwrap());
+            pixels.push(
+                (edge + x + y * (channel + 1) + noise).min(255).try_into().expect("at most 255"),
+            );
         }
         pixels
     }
 }
 
 /// The whole image as this crate decodes it.
-pub fn decode(file: &[u8]) -> Result<PlanarImage, JpegError> {
+pub(crate) fn decode(file: &[u8]) -> Result<PlanarImage, JpegError> {
     let mut image = PlanarImage::default();
     let mut decoder = Decoder::default();
     let opened = decoder.open(file)?;
@@ -114,17 +117,17 @@ pub fn decode(file: &[u8]) -> Result<PlanarImage, JpegError> {
 }
 
 /// A plane of the reference: rows that are as long as its blocks.
-pub struct ReferencePlane {
-    pub samples: Vec<u8>,
-    pub width: usize,
-    pub height: usize,
+pub(crate) struct ReferencePlane {
+    pub(crate) samples: Vec<u8>,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
 }
 
 /// The planes before upsampling and colour conversion, by the slow integer transform.
-pub fn reference(file: &[u8]) -> Vec<ReferencePlane> {
-    let mut decompress = mozjpeg::Decompress::new_mem(file).unwrap();
+pub(crate) fn reference(file: &[u8]) -> Vec<ReferencePlane> {
+    let mut decompress = mozjpeg::Decompress::new_mem(file).expect("a good file");
     decompress.dct_method(mozjpeg::DctMethod::IntegerSlow);
-    let mut started = decompress.raw().unwrap();
+    let mut started = decompress.raw().expect("a good file");
     let mut planes = [Vec::new(), Vec::new(), Vec::new()];
     started.read_raw_data(&mut planes.each_mut());
     let sizes: Vec<_> = started
