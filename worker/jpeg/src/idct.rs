@@ -3,8 +3,9 @@
 //! Loeffler, Ligtenberg and Moschytz, "Practical fast 1-D DCT algorithms with 11
 //! multiplications" (1989), with constants of 13 bits. Products are taken in
 //! pairs, as processors multiply and add 16-bit numbers. Between the passes
-//! values have 16 bits and saturate; sums of two inputs wrap. (No encoder makes
-//! coefficients for which that matters.)
+//! values have 16 bits and saturate; sums of two inputs wrap, and so does the
+//! short cut for blocks of one row. (No encoder makes coefficients for which
+//! that matters, but what anyone makes should look the same everywhere.)
 //!
 //! Coefficients are kept in the order in which the vector code wants them:
 //! rows 0 and 4, 2 and 6, 7 and 1, 3 and 5 by turns, and in each pair of rows
@@ -79,12 +80,18 @@ impl Transform for Portable {
     #[inline(always)]
     fn samples(self, coefficients: &Coefficients, steps: &Coefficients) -> [[u8; 8]; 8] {
         let mut half_done = [[0; 8]; 8];
+        let input = |row, column| {
+            let at = place(row, column);
+            coefficients.0[at].wrapping_mul(steps.0[at])
+        };
+        let one_row = (8..64).all(|at| coefficients.0[place(at / 8, at % 8)] == 0);
         for column in 0..8 {
-            let input = std::array::from_fn(|row| {
-                let at = place(row, column);
-                coefficients.0[at].wrapping_mul(steps.0[at])
-            });
-            for (row, value) in half_done.iter_mut().zip(transform::<FIRST_SHIFT>(input)) {
+            let output = if one_row {
+                [input(0, column) << PASS1_BITS; 8]
+            } else {
+                transform::<FIRST_SHIFT>(std::array::from_fn(|row| input(row, column)))
+            };
+            for (row, value) in half_done.iter_mut().zip(output) {
                 row[column] = value;
             }
         }
