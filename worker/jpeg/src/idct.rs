@@ -53,9 +53,7 @@ const ODD_1: [i16; 2] = [C3_072 - C2_562, -C2_562];
 const ODD_2: [i16; 2] = [-C2_562, C2_053 - C2_562];
 
 /// Coefficients, or quantization steps, in the order described above.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(align(32))]
-pub(crate) struct Coefficients(pub(crate) [i16; 64]);
+pub(crate) type Coefficients = [i16; 64];
 
 /// Where the coefficient of a row and a column is kept.
 pub(crate) const fn place(row: usize, column: usize) -> usize {
@@ -82,9 +80,9 @@ impl Transform for Portable {
         let mut half_done = [[0; 8]; 8];
         let input = |row, column| {
             let at = place(row, column);
-            coefficients.0[at].wrapping_mul(steps.0[at])
+            coefficients[at].wrapping_mul(steps[at])
         };
-        let one_row = (8..64).all(|at| coefficients.0[place(at / 8, at % 8)] == 0);
+        let one_row = (8..64).all(|at| coefficients[place(at / 8, at % 8)] == 0);
         for column in 0..8 {
             let output = if one_row {
                 [input(0, column) << PASS1_BITS; 8]
@@ -150,9 +148,9 @@ mod tests {
     fn coefficients() -> impl Strategy<Value = Coefficients> {
         let one = prop_oneof![6 => Just(0_i16), 3 => -40..40_i16, 1 => any::<i16>()];
         (prop::collection::vec(one, 64), 0..4).prop_map(|(values, rows)| {
-            let mut coefficients = Coefficients(values.try_into().unwrap());
+            let mut coefficients: Coefficients = values.try_into().unwrap();
             // Sometimes one row, of which there is a short cut.
-            (8..64).filter(|_| rows == 0).for_each(|at| coefficients.0[place(at / 8, at % 8)] = 0);
+            (8..64).filter(|_| rows == 0).for_each(|at| coefficients[place(at / 8, at % 8)] = 0);
             coefficients
         })
     }
@@ -166,17 +164,17 @@ mod tests {
 
     #[test]
     fn a_lone_dc_coefficient_is_a_flat_block() {
-        let (mut block, steps) = (Coefficients([0; 64]), Coefficients([3; 64]));
-        block.0[place(0, 0)] = -19;
+        let (mut block, steps) = ([0; 64], [3; 64]);
+        block[place(0, 0)] = -19;
         assert_eq!(Portable.samples(&block, &steps), [[128 - 7; 8]; 8]);
     }
 
     #[test]
     fn the_transform_is_close_to_its_definition() {
         let (row, column) = (2_u8, 5_u8);
-        let mut block = Coefficients([0; 64]);
-        block.0[place(row.into(), column.into())] = 400;
-        let samples = Portable.samples(&block, &Coefficients([1; 64]));
+        let mut block = [0; 64];
+        block[place(row.into(), column.into())] = 400;
+        let samples = Portable.samples(&block, &[1; 64]);
         let wave = |frequency: u8, at: u8| {
             let angle = f64::from((2 * at + 1) * frequency) * std::f64::consts::PI / 16.0;
             angle.cos() / 2.0

@@ -16,8 +16,8 @@ use super::{
 impl Transform for V3 {
     #[inline(always)]
     fn samples(self, coefficients: &Coefficients, steps: &Coefficients) -> [[u8; 8]; 8] {
-        let factors: [__m256i; 4] = cast(steps.0);
-        let mut pairs: [__m256i; 4] = cast(coefficients.0);
+        let factors: [__m256i; 4] = cast(*steps);
+        let mut pairs: [__m256i; 4] = cast(*coefficients);
         for i in 0..4 {
             pairs[i] = self.avx2._mm256_mullo_epi16(pairs[i], factors[i]);
         }
