@@ -57,12 +57,10 @@ impl Augmenter {
     /// If `out` is not [`ViewRecipe::view_len`] long.
     pub fn colour(&mut self, params: &ViewParams, recipe: &ViewRecipe, out: &mut [f32]) {
         assert_eq!(out.len(), recipe.view_len(), "length of the view");
-        if params.blur.is_some() {
-            color::jitter(&mut self.planes, params, recipe.jitter_form);
-        } else {
-            let out = out.as_chunks_mut().0;
+        color::jitter(&mut self.planes, params, recipe.jitter_form);
+        if params.blur.is_none() {
             let finish = finish(params, recipe);
-            color::jitter_into(&mut self.planes, params, recipe.jitter_form, finish, out);
+            color::finish(&self.planes, finish, out.as_chunks_mut().0);
         }
     }
 

@@ -10,9 +10,10 @@
     reason = "code must become part of the loop that is compiled for wide vectors"
 )]
 
+use pulp::{Arch, Simd, WithSimd};
+
 use crate::color::Finish;
-use crate::planes::{LANES, Planes};
-use crate::wide::wide;
+use crate::planes::Planes;
 
 /// What the taps that are left out may weigh, of 1.
 const NEGLIGIBLE: f32 = 1e-6;
@@ -45,24 +46,12 @@ impl Blur {
         out: &mut [[f32; 3]],
     ) {
         self.set_weights(taps, sigma);
-        let width = planes.width();
         let Self { weights, padded, rows } = self;
+        let width = planes.width();
         padded.iter_mut().for_each(|row| row.resize(width + 2 * (weights.len() - 1), 0.0));
         rows.iter_mut().for_each(|row| row.resize(width, 0.0));
-        wide(
-            #[inline(always)]
-            || {
-                for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                    let sources = planes.channels().into_iter().take(channels);
-                    for ((plane, padded), row) in sources.zip(&mut *padded).zip(&mut *rows) {
-                        down(plane, y, weights, padded, width);
-                        across(padded, weights, row);
-                    }
-                    let [r, g, b] = std::array::from_fn(|c| &rows[c.min(channels - 1)]);
-                    finish_row([r, g, b], finish, out);
-                }
-            },
-        );
+        let rows = &mut rows[..channels];
+        Arch::new().dispatch(BlurRows { planes, weights, padded, rows, finish, out });
     }
 
     /// ```text
@@ -88,12 +77,43 @@ impl Blur {
     }
 }
 
+/// Both passes, row by row.
+struct BlurRows<'a> {
+    planes: &'a Planes,
+    weights: &'a [f32],
+    padded: &'a mut [Vec<f32>; 3],
+    rows: &'a mut [Vec<f32>],
+    finish: Finish,
+    out: &'a mut [[f32; 3]],
+}
+
+impl WithSimd for BlurRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { planes, weights, padded, rows, finish, out } = self;
+        let channels = planes.channels();
+        for (y, out) in out.chunks_exact_mut(planes.width()).enumerate() {
+            let buffers = padded.iter_mut().zip(&mut *rows);
+            for (plane, (padded, row)) in channels.iter().zip(buffers) {
+                down(simd, plane, y, weights, padded);
+                across(simd, padded, weights, row);
+            }
+            let last = rows.len() - 1;
+            finish.write(std::array::from_fn(|c| &rows[c.min(last)][..]), out);
+        }
+    }
+}
+
 /// Row `y` after the pass down, and its borders.
 #[inline(always)]
-fn down(plane: &[f32], y: usize, weights: &[f32], padded: &mut [f32], width: usize) {
-    let (reach, rows) = (weights.len() - 1, plane.len() / width);
+fn down<S: Simd>(simd: S, plane: &[f32], y: usize, weights: &[f32], padded: &mut [f32]) {
+    let reach = weights.len() - 1;
+    let width = padded.len() - 2 * reach;
+    let rows = plane.len() / width;
     let row = |y: usize| &plane[y * width..][..width];
-    sum_pairs(weights, &mut padded[reach..reach + width], |distance| {
+    sum_pairs(simd, weights, &mut padded[reach..reach + width], |distance| {
         let below = y + distance;
         let below = if below < rows { below } else { 2 * (rows - 1) - below };
         (row(y.abs_diff(distance)), row(below))
@@ -105,54 +125,66 @@ fn down(plane: &[f32], y: usize, weights: &[f32], padded: &mut [f32], width: usi
 }
 
 #[inline(always)]
-fn across(padded: &[f32], weights: &[f32], out: &mut [f32]) {
+fn across<S: Simd>(simd: S, padded: &[f32], weights: &[f32], out: &mut [f32]) {
     let (reach, width) = (weights.len() - 1, out.len());
     let row = |begin: usize| &padded[begin..][..width];
-    sum_pairs(weights, out, |distance| (row(reach - distance), row(reach + distance)));
+    sum_pairs(simd, weights, out, |distance| (row(reach - distance), row(reach + distance)));
 }
 
 /// Σ weight·(one + other) over the distances from the middle, where there is only one.
 #[inline(always)]
-fn sum_pairs<'a>(weights: &[f32], out: &mut [f32], pair: impl Fn(usize) -> (&'a [f32], &'a [f32])) {
-    match out.len() {
-        LANES.. => sum_pairs_by::<LANES>(weights, out, pair),
-        4.. => sum_pairs_by::<4>(weights, out, pair),
-        _ => sum_pairs_by::<1>(weights, out, pair),
-    }
-}
-
-/// `N` values at a time; the last ones overlap those before.
-#[inline(always)]
-fn sum_pairs_by<'a, const N: usize>(
+fn sum_pairs<'a, S: Simd>(
+    simd: S,
     weights: &[f32],
     out: &mut [f32],
     pair: impl Fn(usize) -> (&'a [f32], &'a [f32]),
 ) {
-    let last = out.len() - N;
-    for begin in (0..out.len()).step_by(N) {
-        let begin = begin.min(last);
-        let values = |row: &'a [f32]| -> &'a [f32; N] {
-            row[begin..].first_chunk().expect("as long as `out`")
-        };
-        let mut sums = values(pair(0).0).map(|value| value * weights[0]);
-        for (distance, weight) in weights.iter().enumerate().skip(1) {
+    let (wide, narrow) = (4 * S::F32_LANES, S::F32_LANES);
+    let whole = out.len() / wide * wide;
+    let last = out.len() - out.len() % narrow;
+    for begin in (0..whole).step_by(wide) {
+        sum_vectors::<S, 4>(simd, weights, begin, out, &pair);
+    }
+    for begin in (whole..last).step_by(narrow) {
+        sum_vectors::<S, 1>(simd, weights, begin, out, &pair);
+    }
+    for x in last..out.len() {
+        let middle = weights[0] * pair(0).0[x];
+        out[x] = weights.iter().enumerate().skip(1).fold(middle, |sum, (distance, weight)| {
             let (one, other) = pair(distance);
-            let (one, other) = (values(one), values(other));
-            for i in 0..N {
-                sums[i] = weight.mul_add(one[i] + other[i], sums[i]);
-            }
-        }
-        out[begin..begin + N].copy_from_slice(&sums);
+            weight.mul_add(one[x] + other[x], sum)
+        });
     }
 }
 
+/// `N` vectors of the sum, from `begin` on.
 #[inline(always)]
-fn finish_row(rows: [&[f32]; 3], finish: Finish, out: &mut [[f32; 3]]) {
-    for (chunk, out) in out.chunks_mut(LANES).enumerate() {
-        let mut lanes = [[0.0; LANES]; 3];
-        for (lanes, row) in lanes.iter_mut().zip(rows) {
-            lanes[..out.len()].copy_from_slice(&row[chunk * LANES..][..out.len()]);
-        }
-        finish.write(lanes, out);
+fn sum_vectors<'a, S: Simd, const N: usize>(
+    simd: S,
+    weights: &[f32],
+    begin: usize,
+    out: &mut [f32],
+    pair: &impl Fn(usize) -> (&'a [f32], &'a [f32]),
+) {
+    let middle = vectors::<S, N>(&pair(0).0[begin..]);
+    let mut sums = [simd.splat_f32s(0.0); N];
+    for i in 0..N {
+        sums[i] = simd.mul_f32s(simd.splat_f32s(weights[0]), middle[i]);
     }
+    for (distance, weight) in weights.iter().enumerate().skip(1) {
+        let (one, other) = pair(distance);
+        let (one, other) = (vectors::<S, N>(&one[begin..]), vectors::<S, N>(&other[begin..]));
+        let weight = simd.splat_f32s(*weight);
+        for i in 0..N {
+            let both = simd.add_f32s(one[i], other[i]);
+            sums[i] = simd.mul_add_f32s(weight, both, sums[i]);
+        }
+    }
+    let out = S::as_mut_simd_f32s(&mut out[begin..]).0.first_chunk_mut();
+    *out.expect("the caller counted") = sums;
+}
+
+#[inline(always)]
+fn vectors<S: Simd, const N: usize>(values: &[f32]) -> &[S::f32s; N] {
+    S::as_simd_f32s(values).0.first_chunk().expect("rows are as long as `out`")
 }

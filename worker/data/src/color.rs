@@ -23,6 +23,7 @@
 )]
 
 use lockstep_jpeg::Colour;
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::planes::{LANES, Lanes, Planes};
 use crate::view::{JitterForm, JitterStep, ViewParams};
@@ -33,6 +34,9 @@ const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 
 /// Chunks whose sums are in f32 before they go on in f64.
 const BLOCK: usize = 64;
+
+/// R, G and B of as many pixels as a vector holds.
+type Pixels<S> = [<S as Simd>::f32s; 3];
 
 /// What becomes of a value in the end: (f(x) − mean)/std, where f is the identity
 /// or solarizing, x < ½ ? x : 1 − x.
@@ -50,74 +54,58 @@ impl Finish {
         Self { solarize, factor, shift }
     }
 
-    /// Writes pixels side by side; there may be fewer in `out`.
+    /// Writes a row of each channel as interleaved pixels.
     #[inline(always)]
-    pub(crate) fn write(&self, mut pixels: [Lanes; 3], out: &mut [[f32; 3]]) {
-        for (c, lanes) in pixels.iter_mut().enumerate() {
-            if self.solarize {
-                each(lanes, |x| if x < 0.5 { x } else { 1.0 - x });
-            }
-            each(lanes, |x| x.mul_add(self.factor[c], self.shift[c]));
+    pub(crate) fn write(&self, [r, g, b]: [&[f32]; 3], out: &mut [[f32; 3]]) {
+        for (((out, r), g), b) in out.iter_mut().zip(r).zip(g).zip(b) {
+            *out = [self.value(*r, 0), self.value(*g, 1), self.value(*b, 2)];
         }
-        let [r, g, b] = &pixels;
-        match out.as_chunks_mut::<LANES>() {
-            ([out], _) => {
-                for i in 0..LANES {
-                    out[i] = [r[i], g[i], b[i]];
-                }
-            }
-            (_, out) => {
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = [r[i], g[i], b[i]];
-                }
-            }
-        }
+    }
+
+    #[inline(always)]
+    fn value(&self, x: f32, channel: usize) -> f32 {
+        let x = if self.solarize && x >= 0.5 { 1.0 - x } else { x };
+        x.mul_add(self.factor[channel], self.shift[channel])
     }
 }
 
 /// Makes the planes RGB and does the jitter and the grayscale of `params`.
 pub(crate) fn jitter(planes: &mut Planes, params: &ViewParams, form: JitterForm) {
-    let tones = up_to_last_contrast(planes, params, form);
+    let steps = params.jitter.as_ref().map_or(&[][..], |steps| steps);
+    let (mut done, mut means) = (0, [0.0; 3]);
+    let is_contrast = |at: &usize| matches!(steps[*at], JitterStep::Contrast(_));
+    for at in (0..steps.len()).filter(is_contrast) {
+        let mut sums = Sums::default();
+        pass(planes, &tones(&steps[done..at], form, means), Some(&mut sums));
+        means = sums.means(planes.pixels());
+        done = at;
+    }
+    let mut left = tones(&steps[done..], form, means);
+    left[4] = params.grayscale.then_some(Tone::FromLuma(0.0));
+    pass(planes, &left, None);
+}
+
+/// Makes the planes RGB.
+pub(crate) fn convert(planes: &mut Planes) {
+    pass(planes, &[None; 5], None);
+}
+
+/// Writes planes of RGB as interleaved pixels.
+pub(crate) fn finish(planes: &Planes, finish: Finish, out: &mut [[f32; 3]]) {
     wide(
         #[inline(always)]
-        || {
-            pass(
-                planes,
-                &tones,
-                #[inline(always)]
-                |_, stored, values| store(stored, &values),
-            )
-        },
+        || finish.write(planes.channels(), out),
     );
-    planes.set_colour(Colour::Rgb);
 }
 
-/// As [`jitter`], but writes interleaved pixels; the planes are anything then.
-pub(crate) fn jitter_into(
-    planes: &mut Planes,
-    params: &ViewParams,
-    form: JitterForm,
-    finish: Finish,
-    out: &mut [[f32; 3]],
-) {
-    let tones = up_to_last_contrast(planes, params, form);
-    write(planes, &tones, finish, out);
-}
-
-/// Writes the planes as interleaved pixels without any step before the last.
-pub(crate) fn finish(planes: &mut Planes, finish: Finish, out: &mut [[f32; 3]]) {
-    write(planes, &[None; 5], finish, out);
-}
-
-/// Writes the planes as interleaved pixels of 8 bits, rounded.
-pub(crate) fn round(planes: &mut Planes, out: &mut [[u8; 3]]) {
+/// Writes planes of RGB as interleaved pixels of 8 bits, rounded.
+pub(crate) fn round(planes: &Planes, out: &mut [[u8; 3]]) {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..=255 in 0..=1")]
     let byte = |x: f32| (255.0 * x).round() as u8;
-    pass(planes, &[None; 5], |pixels, _, [r, g, b]| {
-        for (i, out) in out[pixels].iter_mut().enumerate() {
-            *out = [r[i], g[i], b[i]].map(byte);
-        }
-    });
+    let [r, g, b] = planes.channels();
+    for (((out, r), g), b) in out.iter_mut().zip(r).zip(g).zip(b) {
+        *out = [*r, *g, *b].map(byte);
+    }
 }
 
 /// A step with all that it needs to know.
@@ -136,25 +124,6 @@ enum Tone {
 /// At most four steps of jitter, and grayscale.
 type Tones = [Option<Tone>; 5];
 
-/// Does the steps before the last contrast, and gives those that are left.
-fn up_to_last_contrast(planes: &mut Planes, params: &ViewParams, form: JitterForm) -> Tones {
-    let steps = params.jitter.as_ref().map_or(&[][..], |steps| steps);
-    let (mut done, mut means) = (0, [0.0; 3]);
-    let is_contrast = |at: &usize| matches!(steps[*at], JitterStep::Contrast(_));
-    for at in (0..steps.len()).filter(is_contrast) {
-        let before = tones(&steps[done..at], form, means);
-        means = wide(
-            #[inline(always)]
-            || measuring_pass(planes, &before),
-        );
-        planes.set_colour(Colour::Rgb);
-        done = at;
-    }
-    let mut left = tones(&steps[done..], form, means);
-    left[4] = params.grayscale.then_some(Tone::FromLuma(0.0));
-    left
-}
-
 /// `means` are those of the channels before the first of `steps`.
 fn tones(steps: &[JitterStep], form: JitterForm, means: [f32; 3]) -> Tones {
     let tone = |step: &JitterStep| match (*step, form) {
@@ -163,7 +132,7 @@ fn tones(steps: &[JitterStep], form: JitterForm, means: [f32; 3]) -> Tones {
             Tone::Affine(1.0, [factor - 1.0; 3])
         }
         (JitterStep::Contrast(factor), JitterForm::Torchvision) => {
-            Tone::Affine(factor, [(1.0 - factor) * luma(means); 3])
+            Tone::Affine(factor, [(1.0 - factor) * luma_of(means); 3])
         }
         (JitterStep::Contrast(factor), JitterForm::Reference) => {
             Tone::Affine(factor, means.map(|mean| (1.0 - factor) * mean))
@@ -175,70 +144,80 @@ fn tones(steps: &[JitterStep], form: JitterForm, means: [f32; 3]) -> Tones {
     std::array::from_fn(|at| steps.get(at).map(tone))
 }
 
-fn write(planes: &mut Planes, tones: &Tones, finish: Finish, out: &mut [[f32; 3]]) {
-    wide(
-        #[inline(always)]
-        || {
-            pass(
-                planes,
-                tones,
-                #[inline(always)]
-                |pixels, _, values| finish.write(values, &mut out[pixels]),
-            );
-        },
-    );
+/// Makes the planes RGB and does `tones` to them; adds up what comes out, if asked to.
+fn pass(planes: &mut Planes, tones: &Tones, sums: Option<&mut Sums>) {
+    Arch::new().dispatch(Pass { colour: planes.colour(), planes, tones, sums });
 }
 
-/// `sink(pixels, their places, their values)` for all chunks.
-#[inline(always)]
-fn pass(
-    planes: &mut Planes,
-    tones: &Tones,
-    mut sink: impl FnMut(std::ops::Range<usize>, [&mut Lanes; 3], [Lanes; 3]),
-) {
-    let (colour, pixels) = (planes.colour(), planes.pixels());
-    let [first, second, third] = planes.planes_mut();
-    let chunks = first.iter_mut().zip(second).zip(third).enumerate();
-    for (index, ((first, second), third)) in chunks {
-        let mut values = load(colour, first, second, third);
-        for tone in tones.iter().flatten() {
-            tone.apply(&mut values);
+struct Pass<'a> {
+    colour: Colour,
+    planes: &'a mut Planes,
+    tones: &'a Tones,
+    sums: Option<&'a mut Sums>,
+}
+
+impl WithSimd for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { colour, planes, tones, mut sums } = self;
+        let pixels = planes.pixels();
+        planes.set_colour(Colour::Rgb);
+        let [first, second, third] = planes.planes_mut();
+        let chunks = first.iter_mut().zip(second).zip(third).enumerate();
+        for (index, ((first, second), third)) in chunks {
+            let r = S::as_mut_simd_f32s(first).0.iter_mut();
+            let (g, b) = (S::as_mut_simd_f32s(second).0, S::as_mut_simd_f32s(third).0);
+            for ((r, g), b) in r.zip(g).zip(b) {
+                let mut values = load(simd, colour, [*r, *g, *b]);
+                for tone in tones.iter().flatten() {
+                    values = tone.apply(simd, values);
+                }
+                [*r, *g, *b] = values;
+            }
+            if let Some(sums) = &mut sums {
+                sums.add(simd, index, pixels, [first, second, third]);
+            }
         }
-        let begin = index * LANES;
-        sink(begin..pixels.min(begin + LANES), [first, second, third], values);
     }
 }
 
-/// Stores what the tones make, and gives the mean of each channel.
-///
-/// Summed in a fixed order: by lane over [`BLOCK`] chunks, then in f64.
-#[inline(always)]
-#[expect(clippy::cast_precision_loss, reason = "the number of pixels is far below 2^52")]
-#[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values fits one")]
-fn measuring_pass(planes: &mut Planes, tones: &Tones) -> [f32; 3] {
-    let pixels = planes.pixels();
-    let (mut totals, mut partial) = ([0.0_f64; 3], [[0.0; LANES]; 3]);
-    pass(
-        planes,
-        tones,
-        #[inline(always)]
-        |range, stored, mut values| {
-            store(stored, &values);
-            for (partial, values) in partial.iter_mut().zip(&mut values) {
-                values[range.len()..].fill(0.0);
-                for i in 0..LANES {
-                    partial[i] += values[i];
+/// Sums of the channels, in a fixed order: by lane over [`BLOCK`] chunks, then in f64.
+#[derive(Default)]
+struct Sums {
+    totals: [f64; 3],
+    partial: [Lanes; 3],
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add<S: Simd>(&mut self, simd: S, chunk: usize, pixels: usize, values: [&Lanes; 3]) {
+        let end = (chunk + 1) * LANES;
+        for ((total, partial), values) in self.totals.iter_mut().zip(&mut self.partial).zip(values)
+        {
+            if end <= pixels {
+                let partial = S::as_mut_simd_f32s(partial).0;
+                for (partial, values) in partial.iter_mut().zip(S::as_simd_f32s(values).0) {
+                    *partial = simd.add_f32s(*partial, *values);
                 }
+            } else {
+                // What fills up the last chunk does not count.
+                let pixels = &values[..pixels - chunk * LANES];
+                partial.iter_mut().zip(pixels).for_each(|(sum, value)| *sum += value);
             }
-            if range.end == pixels || range.end % (BLOCK * LANES) == 0 {
-                for (total, partial) in totals.iter_mut().zip(&mut partial) {
-                    *total += partial.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-                    *partial = [0.0; LANES];
-                }
+            if end >= pixels || (chunk + 1).is_multiple_of(BLOCK) {
+                *total += partial.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+                *partial = [0.0; LANES];
             }
-        },
-    );
-    totals.map(|total| (total / pixels as f64) as f32)
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "the number of pixels is far below 2^52")]
+    #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values fits one")]
+    fn means(&self, pixels: usize) -> [f32; 3] {
+        self.totals.map(|total| (total / pixels as f64) as f32)
+    }
 }
 
 /// R, G and B of some pixels.
@@ -249,105 +228,96 @@ fn measuring_pass(planes: &mut Planes, tones: &Tones) -> [f32; 3] {
 ///
 /// with Cb and Cr around 0 (JFIF 1.02).
 #[inline(always)]
-fn load(colour: Colour, first: &Lanes, second: &Lanes, third: &Lanes) -> [Lanes; 3] {
+fn load<S: Simd>(simd: S, colour: Colour, [first, second, third]: Pixels<S>) -> Pixels<S> {
     let mut rgb = match colour {
-        Colour::Gray => [*first; 3],
-        Colour::Rgb => [*first, *second, *third],
+        Colour::Gray => [first; 3],
+        Colour::Rgb => [first, second, third],
         Colour::YCbCr => {
-            let mut rgb = [[0.0; LANES]; 3];
-            for i in 0..LANES {
-                let (cb, cr) = (second[i] - 128.0 / 255.0, third[i] - 128.0 / 255.0);
-                rgb[0][i] = cr.mul_add(1.402, first[i]);
-                rgb[1][i] = cr.mul_add(-0.714_136, cb.mul_add(-0.344_136, first[i]));
-                rgb[2][i] = cb.mul_add(1.772, first[i]);
-            }
-            rgb
+            let middle = simd.splat_f32s(128.0 / 255.0);
+            let (cb, cr) = (simd.sub_f32s(second, middle), simd.sub_f32s(third, middle));
+            let green = simd.mul_add_f32s(cb, simd.splat_f32s(-0.344_136), first);
+            [
+                simd.mul_add_f32s(cr, simd.splat_f32s(1.402), first),
+                simd.mul_add_f32s(cr, simd.splat_f32s(-0.714_136), green),
+                simd.mul_add_f32s(cb, simd.splat_f32s(1.772), first),
+            ]
         }
     };
-    rgb.iter_mut().for_each(|channel| each(channel, clipped));
+    for x in &mut rgb {
+        *x = clipped(simd, *x);
+    }
     rgb
 }
 
-#[inline(always)]
-fn store(places: [&mut Lanes; 3], values: &[Lanes; 3]) {
-    for (place, values) in places.into_iter().zip(values) {
-        *place = *values;
-    }
-}
+// No closures from here on, not even `map` of arrays: the compiler may leave them outside of the
+// function that is compiled for wide vectors.
 
 impl Tone {
     #[inline(always)]
-    fn apply(self, pixels: &mut [Lanes; 3]) {
+    fn apply<S: Simd>(self, simd: S, pixels: Pixels<S>) -> Pixels<S> {
         match self {
-            Self::Affine(factor, shift) => {
-                for (channel, shift) in pixels.iter_mut().zip(shift) {
-                    each(channel, |x| clipped(x.mul_add(factor, shift)));
-                }
+            Self::Affine(factor, [r, g, b]) => {
+                let shift = [simd.splat_f32s(r), simd.splat_f32s(g), simd.splat_f32s(b)];
+                affine(simd, pixels, factor, shift)
             }
-            Self::FromLuma(factor) => each_pixel(pixels, factor, move_from_luma),
-            Self::Saturation(factor) => each_pixel(pixels, factor, saturate),
-            Self::Hue(sixths) => each_pixel(pixels, sixths, turn_hue),
+            Self::FromLuma(factor) => {
+                let rest = simd.splat_f32s(1.0 - factor);
+                let shift = simd.mul_f32s(rest, luma(simd, pixels));
+                affine(simd, pixels, factor, [shift; 3])
+            }
+            Self::Saturation(factor) => saturate(simd, pixels, factor),
+            Self::Hue(sixths) => turn_hue(simd, pixels, sixths),
         }
     }
 }
 
+/// factor·x + shift.
 #[inline(always)]
-fn each(channel: &mut Lanes, change: impl Fn(f32) -> f32) {
-    for value in channel {
-        *value = change(*value);
+fn affine<S: Simd>(simd: S, mut pixels: Pixels<S>, factor: f32, shift: Pixels<S>) -> Pixels<S> {
+    let factor = simd.splat_f32s(factor);
+    for c in 0..3 {
+        pixels[c] = clipped(simd, simd.mul_add_f32s(pixels[c], factor, shift[c]));
     }
+    pixels
 }
 
-#[inline(always)]
-fn each_pixel([r, g, b]: &mut [Lanes; 3], amount: f32, change: impl Fn([f32; 3], f32) -> [f32; 3]) {
-    for i in 0..LANES {
-        [r[i], g[i], b[i]] = change([r[i], g[i], b[i]], amount);
-    }
-}
-
-#[inline(always)]
-fn luma([r, g, b]: [f32; 3]) -> f32 {
+fn luma_of([r, g, b]: [f32; 3]) -> f32 {
     b.mul_add(LUMA[2], g.mul_add(LUMA[1], r * LUMA[0]))
+}
+
+#[inline(always)]
+fn luma<S: Simd>(simd: S, [r, g, b]: Pixels<S>) -> S::f32s {
+    let red = simd.mul_f32s(r, simd.splat_f32s(LUMA[0]));
+    let two = simd.mul_add_f32s(g, simd.splat_f32s(LUMA[1]), red);
+    simd.mul_add_f32s(b, simd.splat_f32s(LUMA[2]), two)
 }
 
 /// Into 0..=1.
 #[inline(always)]
-fn clipped(x: f32) -> f32 {
-    x.clamp(0.0, 1.0)
-}
-
-/// The larger; unlike [`f32::max`] without a rule for NaN, so one instruction.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
-}
-
-#[inline(always)]
-fn smaller(a: f32, b: f32) -> f32 {
-    if a < b { a } else { b }
+fn clipped<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(0.0)), simd.splat_f32s(1.0))
 }
 
 /// V and C = V·S of HSV.
 #[inline(always)]
-fn value_and_chroma([r, g, b]: [f32; 3]) -> (f32, f32) {
-    let value = larger(larger(r, g), b);
-    (value, value - smaller(smaller(r, g), b))
-}
-
-/// Each channel goes on its way from the luma of the pixel, `factor` times as far.
-#[inline(always)]
-fn move_from_luma(pixel: [f32; 3], factor: f32) -> [f32; 3] {
-    let shift = (1.0 - factor) * luma(pixel);
-    pixel.map(|x| clipped(x.mul_add(factor, shift)))
+fn value_and_chroma<S: Simd>(simd: S, [r, g, b]: Pixels<S>) -> (S::f32s, S::f32s) {
+    let value = simd.max_f32s(simd.max_f32s(r, g), b);
+    (value, simd.sub_f32s(value, simd.min_f32s(simd.min_f32s(r, g), b)))
 }
 
 /// S times `factor`, at most 1; hue and value stay: each channel keeps its part of the way from V.
 #[inline(always)]
-fn saturate(pixel: [f32; 3], factor: f32) -> [f32; 3] {
-    let (value, chroma) = value_and_chroma(pixel);
-    let most = if chroma > 0.0 { value / chroma } else { 1.0 };
-    let factor = smaller(factor, most);
-    pixel.map(|x| clipped(value - (value - x) * factor))
+fn saturate<S: Simd>(simd: S, mut pixels: Pixels<S>, factor: f32) -> Pixels<S> {
+    let (value, chroma) = value_and_chroma(simd, pixels);
+    // Where there is no chroma there is no way to go either.
+    let smallest = simd.splat_f32s(f32::MIN_POSITIVE);
+    let most = simd.div_f32s(value, simd.max_f32s(chroma, smallest));
+    let factor = simd.min_f32s(simd.splat_f32s(factor), most);
+    for x in &mut pixels {
+        let way = simd.mul_f32s(simd.sub_f32s(value, *x), factor);
+        *x = clipped(simd, simd.sub_f32s(value, way));
+    }
+    pixels
 }
 
 /// Hue, in sixths of a circle, moves by `sixths`; value and chroma stay.
@@ -355,27 +325,39 @@ fn saturate(pixel: [f32; 3], factor: f32) -> [f32; 3] {
 /// The way back is v − c·clip(min(k, 4 − k)) with k = (n + hue) mod 6 and n = 5, 3, 1,
 /// which equals torchvision's table of six cases and has no branch.
 #[inline(always)]
-#[expect(clippy::float_cmp, reason = "the maximum is one of the three, bit for bit")]
-fn turn_hue([r, g, b]: [f32; 3], sixths: f32) -> [f32; 3] {
-    let (value, chroma) = value_and_chroma([r, g, b]);
-    let inverse = if chroma > 0.0 { 1.0 / chroma } else { 0.0 };
-    let (way, from) = if value == r {
-        (g - b, 0.0)
-    } else if value == g {
-        (b - r, 2.0)
-    } else {
-        (r - g, 4.0)
-    };
-    let hue = wrap(way.mul_add(inverse, from) + sixths);
-    [5.0, 3.0, 1.0].map(|offset| {
-        let k = wrap(offset + hue);
-        value - chroma * clipped(smaller(k, 4.0 - k))
-    })
+fn turn_hue<S: Simd>(simd: S, [r, g, b]: Pixels<S>, sixths: f32) -> Pixels<S> {
+    let (value, chroma) = value_and_chroma(simd, [r, g, b]);
+    let some = simd.greater_than_f32s(chroma, simd.splat_f32s(0.0));
+    let inverse = simd.div_f32s(simd.splat_f32s(1.0), chroma);
+    let inverse = simd.select_f32s(some, inverse, simd.splat_f32s(0.0));
+    let largest = [simd.equal_f32s(value, r), simd.equal_f32s(value, g)];
+    let ways = [simd.sub_f32s(g, b), simd.sub_f32s(b, r), simd.sub_f32s(r, g)];
+    let from = [simd.splat_f32s(0.0), simd.splat_f32s(2.0), simd.splat_f32s(4.0)];
+    let (way, from) = (choose(simd, largest, ways), choose(simd, largest, from));
+    let old = simd.mul_add_f32s(way, inverse, from);
+    let hue = wrap(simd, simd.add_f32s(old, simd.splat_f32s(sixths)));
+    let mut turned = [simd.splat_f32s(5.0), simd.splat_f32s(3.0), simd.splat_f32s(1.0)];
+    for x in &mut turned {
+        let k = wrap(simd, simd.add_f32s(*x, hue));
+        let other = simd.sub_f32s(simd.splat_f32s(4.0), k);
+        let part = clipped(simd, simd.min_f32s(k, other));
+        *x = simd.sub_f32s(value, simd.mul_f32s(chroma, part));
+    }
+    turned
+}
+
+/// The value for red, green or blue, whichever is the largest.
+#[inline(always)]
+fn choose<S: Simd>(simd: S, [red, green]: [S::m32s; 2], values: Pixels<S>) -> S::f32s {
+    simd.select_f32s(red, values[0], simd.select_f32s(green, values[1], values[2]))
 }
 
 /// Into 0..6, from at most one turn away.
 #[inline(always)]
-fn wrap(sixths: f32) -> f32 {
-    let raised = if sixths < 0.0 { sixths + 6.0 } else { sixths };
-    if raised >= 6.0 { raised - 6.0 } else { raised }
+fn wrap<S: Simd>(simd: S, sixths: S::f32s) -> S::f32s {
+    let (none, turn) = (simd.splat_f32s(0.0), simd.splat_f32s(6.0));
+    let negative = simd.less_than_f32s(sixths, none);
+    let raised = simd.select_f32s(negative, simd.add_f32s(sixths, turn), sixths);
+    let over = simd.greater_than_or_equal_f32s(raised, turn);
+    simd.select_f32s(over, simd.sub_f32s(raised, turn), raised)
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use lockstep_jpeg::PlanarImage;
 
-use crate::color::{Finish, finish};
+use crate::color::{self, Finish};
 use crate::dataset::Dataset;
 use crate::decode::{Decoder, OpenImage};
 use crate::error::DataError;
@@ -191,7 +191,8 @@ impl Viewer {
         let size = (config.size, config.size);
         self.resizer.resize(&self.image, &part, size, Reading::Forward, &mut self.planes);
         let normalize = Finish::new(false, config.mean, config.std);
-        finish(&mut self.planes, normalize, out.as_chunks_mut().0);
+        color::convert(&mut self.planes);
+        color::finish(&self.planes, normalize, out.as_chunks_mut().0);
         Ok(())
     }
 }

@@ -21,11 +21,11 @@
 use std::ops::Range;
 
 use lockstep_jpeg::{PlanarImage, Plane, Region};
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::planes::Planes;
 use crate::rgb::is_interpolated;
 use crate::weights::{BLOCK, Blocks, Reading, Span, Weights};
-use crate::wide::wide;
 
 /// Rows of the target that are made together.
 const BAND: usize = 8;
@@ -57,7 +57,9 @@ pub(crate) struct Resizer {
     columns: [Columns; 2],
     /// For samples that are a pixel high, and two pixels.
     rows: [Weights; 2],
-    /// A row of samples for each row of the target, after the pass down.
+    /// The samples that some rows of the target need.
+    strip: Vec<f32>,
+    /// These rows of the target after the pass down.
     band: Vec<f32>,
 }
 
@@ -84,28 +86,13 @@ impl Resizer {
         out: &mut Planes,
     ) {
         self.weigh(image, part, (width, height), reading);
-        let Self { columns, rows, band } = self;
+        let Self { columns, rows, strip, band } = self;
         out.shape((width as usize, height as usize), image.colour);
         for (plane, target) in image.planes.iter().zip(out.channels_mut()) {
             let [across, down] = plane.shrink.map(|shrink| shrink as usize - 1);
             let (columns, rows) = (&columns[across], &rows[down]);
-            band.resize(BAND * columns.reach.len(), 0.0);
-            wide(
-                #[inline(always)]
-                || {
-                    for (index, target) in target.chunks_mut(BAND * width as usize).enumerate() {
-                        let first = index * BAND;
-                        pass_down(
-                            plane,
-                            rows,
-                            first..(height as usize).min(first + BAND),
-                            &columns.reach,
-                            band,
-                        );
-                        pass_across(band, columns, width as usize, target);
-                    }
-                },
-            );
+            let width = width as usize;
+            Arch::new().dispatch(ResizePlane { plane, columns, rows, width, strip, band, target });
         }
     }
 
@@ -134,68 +121,115 @@ impl Resizer {
 
 impl Columns {
     fn arrange(&mut self, reading: Reading) {
-        self.reach = self.weights.reach();
+        self.reach = self.weights.reach(0..self.weights.len());
         self.blocks.set(&self.weights, self.reach.start, reading);
     }
 }
 
-/// Makes the samples of some rows of the target, as many columns as `reach` has.
-#[inline(always)]
-fn pass_down(
-    plane: &Plane,
-    rows: &Weights,
-    targets: Range<usize>,
-    reach: &Range<usize>,
-    band: &mut [f32],
-) {
-    for (target, out) in targets.zip(band.chunks_exact_mut(reach.len())) {
-        let (first, weights) = rows.window(target);
-        let row = |k: usize| &plane.samples[(first + k) * plane.stride..][reach.clone()];
-        match out.len() {
-            64.. => sum_rows::<64>(weights, row, out),
-            16.. => sum_rows::<16>(weights, row, out),
-            4.. => sum_rows::<4>(weights, row, out),
-            _ => sum_rows::<1>(weights, row, out),
-        }
-    }
+/// Both passes over one plane.
+struct ResizePlane<'a> {
+    plane: &'a Plane,
+    columns: &'a Columns,
+    rows: &'a Weights,
+    width: usize,
+    strip: &'a mut Vec<f32>,
+    band: &'a mut Vec<f32>,
+    target: &'a mut [f32],
 }
 
-/// Σ weight·row, `N` columns at a time; the last ones overlap those before.
-#[inline(always)]
-fn sum_rows<'a, const N: usize>(weights: &[f32], row: impl Fn(usize) -> &'a [u8], out: &mut [f32]) {
-    let last = out.len() - N;
-    for begin in (0..out.len()).step_by(N) {
-        let begin = begin.min(last);
-        let mut sums = [0.0; N];
-        for (k, weight) in weights.iter().enumerate() {
-            let samples: &[u8; N] = row(k)[begin..].first_chunk().expect("as long as `out`");
-            for i in 0..N {
-                sums[i] = weight.mul_add(f32::from(samples[i]), sums[i]);
+impl WithSimd for ResizePlane<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { plane, columns, rows, width, strip, band, target } = self;
+        let reach = columns.reach.clone();
+        // Whole vectors; what the last ones have too much is never looked at.
+        let stride = reach.len().next_multiple_of(BLOCK);
+        band.resize(BAND * stride, 0.0);
+        for (index, target) in target.chunks_mut(BAND * width).enumerate() {
+            let targets = index * BAND..index * BAND + target.len() / width;
+            let samples = rows.reach(targets.clone());
+            strip.resize(samples.len() * stride, 0.0);
+            for (row, out) in samples.clone().zip(strip.chunks_exact_mut(stride)) {
+                let row = &plane.samples[row * plane.stride..][reach.clone()];
+                out.iter_mut().zip(row).for_each(|(out, sample)| *out = f32::from(*sample));
             }
+            for (target, out) in targets.zip(band.chunks_exact_mut(stride)) {
+                let (first, weights) = rows.window(target);
+                pass_down(simd, weights, &strip[(first - samples.start) * stride..], out);
+            }
+            pass_across(simd, band, stride, &columns.blocks, width, target);
         }
-        out[begin..begin + N].copy_from_slice(&sums);
     }
 }
 
-/// Makes rows of the target, at most [`BAND`].
+/// Σ weight·row, where rows are as long as `out`.
 #[inline(always)]
-fn pass_across(band: &[f32], columns: &Columns, width: usize, target: &mut [f32]) {
-    let stride = columns.reach.len();
-    for (block, (first, matrix)) in columns.blocks.iter().enumerate() {
+fn pass_down<S: Simd>(simd: S, weights: &[f32], rows: &[f32], out: &mut [f32]) {
+    let stride = out.len();
+    let (wide, narrow) = (4 * S::F32_LANES, S::F32_LANES);
+    let whole = stride / wide * wide;
+    for begin in (0..whole).step_by(wide) {
+        sum_columns::<S, 4>(simd, weights, (&rows[begin..], stride), &mut out[begin..]);
+    }
+    for begin in (whole..stride).step_by(narrow) {
+        sum_columns::<S, 1>(simd, weights, (&rows[begin..], stride), &mut out[begin..]);
+    }
+}
+
+/// The first `N` vectors of the sum.
+#[inline(always)]
+fn sum_columns<S: Simd, const N: usize>(
+    simd: S,
+    weights: &[f32],
+    (rows, stride): (&[f32], usize),
+    out: &mut [f32],
+) {
+    let mut sums = [simd.splat_f32s(0.0); N];
+    for (weight, row) in weights.iter().zip(rows.chunks(stride)) {
+        let weight = simd.splat_f32s(*weight);
+        let row: &[_; N] = S::as_simd_f32s(row).0.first_chunk().expect("rows go on that far");
+        for i in 0..N {
+            sums[i] = simd.mul_add_f32s(weight, row[i], sums[i]);
+        }
+    }
+    *S::as_mut_simd_f32s(out).0.first_chunk_mut().expect("as long as a row") = sums;
+}
+
+/// Makes rows of the target, at most [`BAND`], of rows with `stride` samples.
+#[inline(always)]
+fn pass_across<S: Simd>(
+    simd: S,
+    band: &[f32],
+    stride: usize,
+    blocks: &Blocks,
+    width: usize,
+    target: &mut [f32],
+) {
+    for (block, (first, matrix)) in blocks.iter().enumerate() {
         let rows: [&[f32]; BAND] =
             std::array::from_fn(|row| &band[row * stride + first..][..matrix.len()]);
-        let mut sums = [[0.0; BLOCK]; BAND];
-        for (k, weights) in matrix.iter().enumerate() {
-            for (sums, row) in sums.iter_mut().zip(rows) {
-                for i in 0..BLOCK {
-                    sums[i] = row[k].mul_add(weights[i], sums[i]);
+        let mut made = [[0.0; BLOCK]; BAND];
+        for part in 0..BLOCK / S::F32_LANES {
+            let mut sums = [simd.splat_f32s(0.0); BAND];
+            for (k, weights) in matrix.iter().enumerate() {
+                let weights = S::as_simd_f32s(weights).0[part];
+                for row in 0..BAND {
+                    let sample = simd.splat_f32s(rows[row][k]);
+                    sums[row] = simd.mul_add_f32s(sample, weights, sums[row]);
                 }
             }
+            for (made, sums) in made.iter_mut().zip(sums) {
+                S::as_mut_simd_f32s(made).0[part] = sums;
+            }
         }
-        let begin = block * BLOCK;
-        let len = BLOCK.min(width - begin);
-        for (out, sums) in target.chunks_exact_mut(width).zip(&sums) {
-            out[begin..begin + len].copy_from_slice(&sums[..len]);
+        for (out, made) in target.chunks_exact_mut(width).zip(&made) {
+            let out = &mut out[block * BLOCK..];
+            match out.first_chunk_mut() {
+                Some(out) => *out = *made,
+                None => out.copy_from_slice(&made[..out.len()]),
+            }
         }
     }
 }

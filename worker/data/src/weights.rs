@@ -110,11 +110,18 @@ impl Weights {
         self.values.iter_mut().for_each(|value| *value *= factor);
     }
 
-    /// All samples that have influence.
-    pub(crate) fn reach(&self) -> Range<usize> {
-        let first = self.windows.iter().map(|(first, _)| *first).min().unwrap_or(0);
-        let end = self.windows.iter().map(|(first, count)| first + count).max().unwrap_or(0);
-        first..end
+    /// Number of target pixels.
+    pub(crate) fn len(&self) -> usize {
+        self.windows.len()
+    }
+
+    /// All samples that have influence on some target pixels.
+    pub(crate) fn reach(&self, targets: Range<usize>) -> Range<usize> {
+        let windows = self.windows[targets].iter();
+        let reach = windows.fold((usize::MAX, 0), |(start, end), (first, count)| {
+            (start.min(*first), end.max(first + count))
+        });
+        reach.0..reach.1
     }
 
     /// First sample and weights of a target pixel.

@@ -26,9 +26,9 @@ const PLACES: [u8; 256] = {
 
 /// Sorts what the file holds in the order of its diagonals.
 pub(crate) fn placed(diagonal: &[i16; 64]) -> Coefficients {
-    let mut placed = Coefficients([0; 64]);
+    let mut placed = [0; 64];
     for (value, place) in diagonal.iter().zip(PLACES) {
-        placed.0[usize::from(place)] = *value;
+        placed[usize::from(place)] = *value;
     }
     placed
 }
@@ -51,8 +51,8 @@ impl Block {
     }
 
     #[inline(always)]
-    pub(crate) fn coefficients(&self) -> Coefficients {
-        Coefficients(*self.values.first_chunk().expect("64 of 256"))
+    pub(crate) fn coefficients(&self) -> &Coefficients {
+        self.values.first_chunk().expect("64 of 256")
     }
 
     /// Sets the coefficient at a position in the file.

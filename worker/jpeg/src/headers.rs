@@ -77,7 +77,7 @@ struct Defined {
 impl Default for Tables {
     fn default() -> Self {
         Self {
-            quant: [Coefficients([0; 64]); 4],
+            quant: [[0; 64]; 4],
             dc: [(); 4].map(|()| Table::new(Kind::Dc)),
             ac: [(); 4].map(|()| Table::new(Kind::Ac)),
             defined: Defined::default(),

@@ -94,7 +94,7 @@ impl Source<'_> {
             let component = self.frame.components[part.component];
             let [across, down] = component.blocks;
             let samples =
-                transform.samples(&block.coefficients(), &self.tables.quant[component.quant]);
+                transform.samples(block.coefficients(), &self.tables.quant[component.quant]);
             let (x, y) = (column * across + part.column, row * down + part.row);
             planes[part.component].put_block(8 * x, 8 * y, &samples);
         }

@@ -196,6 +196,7 @@ impl Preparer {
         self.resizer.resize(&self.decoded, &whole, sides.into(), Reading::Forward, planes);
         (self.image.width, self.image.height) = sides.into();
         self.image.pixels.resize(3 * planes.pixels(), 0);
+        color::convert(planes);
         color::round(planes, self.image.pixels.as_chunks_mut().0);
         true
     }

@@ -9,22 +9,39 @@ use pulp::cast;
 use pulp::x86::V3;
 
 use super::{
-    CONST_BITS, Coefficients, FIRST_SHIFT, INNER, ODD_0, ODD_1, ODD_2, ODD_3, OUTER, SECOND_SHIFT,
-    SHARED_A, SHARED_B, Transform,
+    CONST_BITS, Coefficients, FIRST_SHIFT, INNER, ODD_0, ODD_1, ODD_2, ODD_3, OUTER, PASS1_BITS,
+    Portable, SECOND_SHIFT, SHARED_A, SHARED_B, Transform,
 };
 
 impl Transform for V3 {
     #[inline(always)]
     fn samples(self, coefficients: &Coefficients, steps: &Coefficients) -> [[u8; 8]; 8] {
-        let steps: [__m256i; 4] = cast(steps.0);
-        let mut pairs: [__m256i; 4] = cast(coefficients.0);
+        let factors: [__m256i; 4] = cast(*steps);
+        let mut pairs: [__m256i; 4] = cast(*coefficients);
         for i in 0..4 {
-            pairs[i] = self.avx2._mm256_mullo_epi16(pairs[i], steps[i]);
+            pairs[i] = self.avx2._mm256_mullo_epi16(pairs[i], factors[i]);
+        }
+        if is_extreme(self, pairs[0]) {
+            return extreme_samples(coefficients, steps);
         }
         let rows = pass::<FIRST_SHIFT>(self, pairs);
         let columns = pass::<SECOND_SHIFT>(self, transposed(self, &rows));
         bytes(self, &columns)
     }
+}
+
+/// Would some value of the first row overflow in the short cut for blocks of one row?
+#[inline(always)]
+fn is_extreme(simd: V3, pairs: __m256i) -> bool {
+    let scaled = simd.avx2._mm256_slli_epi16::<PASS1_BITS>(pairs);
+    let back = simd.avx2._mm256_srai_epi16::<PASS1_BITS>(scaled);
+    simd.avx2._mm256_movemask_epi8(simd.avx2._mm256_cmpeq_epi16(back, pairs)) != -1
+}
+
+#[cold]
+#[inline(never)]
+fn extreme_samples(coefficients: &Coefficients, steps: &Coefficients) -> [[u8; 8]; 8] {
+    Portable.samples(coefficients, steps)
 }
 
 /// Eight one-dimensional transforms of inputs 0 and 4, 2 and 6, 7 and 1, 3 and 5, divided by 2^`SHIFT`.

@@ -47,3 +47,21 @@ fn every_sampling_size_quality_and_table_decodes_to_the_same_planes() {
     }
     assert_eq!(count, 1_575);
 }
+
+/// The reference is C code without vectors, which overflows in another way; so this is compared
+/// with what libjpeg-turbo 3.2.0 decodes on x86-64, with AVX2 as with SSE2.
+#[test]
+fn coefficients_out_of_range_saturate_as_in_libjpeg_turbos_vector_code() {
+    let mut file = Spec { shrink: None, noise: 255, quality: 97, ..Spec::PLAIN }.encode();
+    let table = file.array_windows().position(|pair| pair == &[0xFF, 0xDB]).unwrap();
+    for (index, step) in file[table + 5..][..64].iter_mut().enumerate() {
+        *step = if index % 3 == 0 { 255 } else { 40 };
+    }
+    let image = decode(&file).unwrap();
+    let rows = image.planes[0].samples.chunks(image.planes[0].stride);
+    // FNV-1a over the rows of the blocks.
+    let hash = rows.flatten().fold(0xCBF2_9CE4_8422_2325_u64, |hash, &sample| {
+        (hash ^ u64::from(sample)).wrapping_mul(0x0100_0000_01B3)
+    });
+    assert_eq!(hash, 0xE2B7_8C7B_1BA0_7215);
+}
