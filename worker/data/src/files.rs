@@ -21,12 +21,13 @@ pub trait DataFiles: Debug + Send + Sync {
     /// If there is none, with what to do about it, or if reading fails.
     fn manifest(&self) -> Result<Vec<u8>, DataError>;
 
-    /// The small file `name`, whole.
+    /// The small file `name`, whole. The caller compares its bytes with `checksum`; where they may change on
+    /// their way, others are read again.
     ///
     /// # Errors
     ///
     /// If reading fails.
-    fn read(&self, name: &str) -> Result<Vec<u8>, DataError>;
+    fn read(&self, name: &str, checksum: &str) -> Result<Vec<u8>, DataError>;
 
     /// A shard of the manifest; need not be here yet.
     ///
@@ -97,6 +98,11 @@ impl Folder {
     pub fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>, DataError> {
+        let path = self.place(name);
+        std::fs::read(&path).map_err(DataError::io("read", path))
+    }
 }
 
 impl DataFiles for Folder {
@@ -111,12 +117,11 @@ impl DataFiles for Folder {
         if !self.place(FILE_NAME).exists() {
             return Err(DataError::MissingManifest { path: self.path.clone() });
         }
-        self.read(FILE_NAME)
+        self.bytes(FILE_NAME)
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>, DataError> {
-        let path = self.place(name);
-        std::fs::read(&path).map_err(DataError::io("read", path))
+    fn read(&self, name: &str, _checksum: &str) -> Result<Vec<u8>, DataError> {
+        self.bytes(name)
     }
 
     fn shard(&self, entry: &ShardEntry) -> Result<Box<dyn ShardBytes>, DataError> {

@@ -351,21 +351,32 @@ mod tests {
         ) {
             let order = Order::new(&sizes, config).unwrap();
             let shard_of = |id: SampleId| order.starts.partition_point(|start| *start <= id.0) - 1;
-            let read = |cursor, lane: u32| -> BTreeSet<usize> {
-                order.batch(cursor, lane..lane + 1).into_iter().map(shard_of).collect()
-            };
+            let (step, slots) = (cursor % order.steps_per_epoch(), u64::from(order.slots()));
+            let block = |slot: u64| (step * slots + slot) / config.shuffle_block;
+            let (first, end) = (block(0), block(slots - 1) + 1);
             for lane in 0..config.lanes {
-                let named = order.shards_ahead(cursor, lane..lane + 1, ahead);
-                // As many later batches as read no more new shards than are named ahead.
-                let (now, mut later) = (read(cursor, lane), BTreeSet::new());
-                prop_assert!(now.iter().all(|shard| named.contains(shard)), "{named:?} for {now:?}");
-                for next in cursor.. {
-                    later.extend(read(next, lane).difference(&now));
-                    if later.len() > ahead || next > cursor + 20 {
-                        break;
+                // The runs of neighbours on the line, one place after the other.
+                let (mut runs, mut of_batch) = (Vec::new(), 0);
+                for (nth, data_epoch) in (order.data_epoch(cursor)..).take(2).enumerate() {
+                    let epoch = order.epoch(data_epoch);
+                    let skipped = if nth == 0 { first * config.shuffle_block } else { 0 };
+                    let mut before = None;
+                    for place in skipped..epoch.lane_len() {
+                        let id = epoch.at(u64::from(lane) * epoch.lane_len() + place);
+                        if before.is_none_or(|b: SampleId| b.0 + 1 != id.0 || shard_of(b) != shard_of(id)) {
+                            runs.push(shard_of(id));
+                        }
+                        before = Some(id);
+                        if nth == 0 && place < end * config.shuffle_block {
+                            of_batch = runs.len();
+                        }
                     }
-                    prop_assert!(later.iter().all(|shard| named.contains(shard)), "{next}: {named:?}");
                 }
+                runs.truncate(of_batch + ahead);
+                let named = order.shards_ahead(cursor, lane..lane + 1, ahead);
+                prop_assert_eq!(named.iter().collect::<BTreeSet<_>>(), runs.iter().collect());
+                let read = order.batch(cursor, lane..lane + 1);
+                prop_assert!(read.into_iter().all(|id| named.contains(&shard_of(id))));
             }
             let all = order.shards_ahead(cursor, 0..config.lanes, ahead);
             prop_assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());

@@ -66,7 +66,7 @@ impl Shard {
         let (path, members) = match &entry.offsets {
             Some(checksum) => {
                 let name = offsets::name(&entry.file);
-                let text = files.read(&name)?;
+                let text = files.read(&name, checksum)?;
                 (files.place(&name), offsets::parse(&text, entry, checksum, classes))
             }
             None => (self.path.clone(), self.walk(entry, classes)?),

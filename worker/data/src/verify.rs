@@ -93,10 +93,11 @@ fn shard_problems(
     match walk(&shard, entry, classes) {
         Err(error) => problems.push(problem(error)),
         Ok(found) => {
-            problems.extend(sample_problems(&shard, &found, first));
-            if entry.offsets.is_some() {
+            // Offsets can be judged by bytes that have not changed only.
+            if entry.offsets.is_some() && problems.is_empty() {
                 problems.extend(offset_problem(&shard, &found, (files, entry, classes)));
             }
+            problems.extend(sample_problems(&shard, &found, first));
         }
     }
     problems

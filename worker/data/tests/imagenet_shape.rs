@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lockstep_data::{
-    Dataset, Folder, Loader, LoaderConfig, Order, OrderConfig, PackConfig, SampleId, ViewRecipe, pack,
-    verify_shards,
+    Dataset, Folder, Loader, LoaderConfig, Order, OrderConfig, PackConfig, SampleId, ViewRecipe,
+    pack, verify_shards,
 };
 
 const CLASSES: u32 = 1_000;

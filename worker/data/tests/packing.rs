@@ -3,11 +3,11 @@
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lockstep_data::{
-    DataError, Dataset, Folder, IndexConfig, Label, Manifest, PackConfig, PackReport, SampleId, SourceKind,
-    SourceOptions, index_shards, pack, verify_shards,
+    DataError, Dataset, Folder, IndexConfig, Label, Manifest, PackConfig, PackReport, SampleId,
+    SourceKind, SourceOptions, index_shards, pack, verify_shards,
 };
 use tempfile::TempDir;
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockstep_data::{
-    DataError, Dataset, EvalConfig, Folder, Label, LoadedBatch, Loader, LoaderConfig, Manifest, OddFile,
-    Order, OrderConfig, PackConfig, PackReport, SampleId, SourceOptions, Split, ViewRecipe,
-    eval_batches, pack, verify_shards,
+    DataError, Dataset, EvalConfig, Folder, Label, LoadedBatch, Loader, LoaderConfig, Manifest,
+    OddFile, Order, OrderConfig, PackConfig, PackReport, SampleId, SourceOptions, Split,
+    ViewRecipe, eval_batches, pack, verify_shards,
 };
 use tempfile::TempDir;
 
@@ -274,6 +274,31 @@ fn verification_names_the_shard_with_a_flipped_byte_and_the_damaged_sample() {
     fs::write(path, shard).unwrap();
     let report = verify_shards(&Folder::new(&scene.output()), &mut |_| {}).unwrap();
     assert_eq!(report.faults[1].file, "shard-000002.tar");
+}
+
+#[test]
+fn verification_compares_offsets_with_the_shard_beside_them() {
+    let scene = Scene::new();
+    scene.pack().unwrap();
+    let problems = || {
+        let mut report = verify_shards(&Folder::new(&scene.output()), &mut |_| {}).unwrap();
+        report.faults.remove(0).problems
+    };
+    // A shard that was replaced, with its checksum in the manifest.
+    let [shard, manifest, offsets] = ["shard-000001.tar", "manifest.json", "shard-000001.offsets"]
+        .map(|name| scene.output().join(name));
+    let mut bytes = fs::read(&shard).unwrap();
+    let before = blake3::hash(&bytes).to_hex().to_string();
+    bytes[530] ^= 1;
+    fs::write(&shard, &bytes).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace(&before, blake3::hash(&bytes).to_hex().as_str())).unwrap();
+    assert_eq!(problems()[0], "has offsets of another shard: 1 samples differ");
+    fs::write(&offsets, b"lockstep offsets").unwrap();
+    let damaged = "shard-000001.offsets has other bytes than the manifest says";
+    assert!(problems()[0].contains(damaged), "{:?}", problems());
+    let error = Dataset::open(&scene.output()).unwrap_err().to_string();
+    assert!(error.contains(damaged), "{error}");
 }
 
 #[test]

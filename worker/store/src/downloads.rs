@@ -67,12 +67,8 @@ struct State {
 impl Downloads {
     /// Fetches on the runtime of `runtime`.
     pub(crate) fn new(remote: Arc<Remote>, cache: Cache, runtime: Handle) -> Self {
-        let shared = Shared {
-            remote,
-            cache,
-            state: Mutex::new(State::default()),
-            changed: Condvar::new(),
-        };
+        let shared =
+            Shared { remote, cache, state: Mutex::new(State::default()), changed: Condvar::new() };
         Self { shared: Arc::new(shared), runtime }
     }
 
@@ -208,7 +204,10 @@ impl Shared {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a shell: what is fetched when depends on it, never what is read")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell: what is fetched when depends on it, never what is read"
+)]
 fn now() -> (Instant, SystemTime) {
     (Instant::now(), SystemTime::now())
 }

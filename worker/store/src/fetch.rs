@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use lockstep_data::keyed::Key;
-use object_store::{GetOptions, GetRange, ObjectStoreExt};
+use object_store::{GetOptions, GetRange};
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -183,7 +183,8 @@ impl Remote {
         };
         let options = GetOptions { range, ..GetOptions::default() };
         let answer = timeout(self.patience.silence, self.place.store.get_opts(&path, options));
-        let answer = answer.await.map_err(|_| self.silent())?.map_err(|error| self.fault(&error))?;
+        let answer =
+            answer.await.map_err(|_| self.silent())?.map_err(|error| self.fault(&error))?;
         let found = answer.meta.size;
         if let Some(expected) = left.object.filter(|expected| *expected != found) {
             let problem = format!("has {found} bytes, the manifest says {expected}");
@@ -243,9 +244,13 @@ impl Fault {
     /// The fault after all tries.
     fn after(self, failures: u64, provider: Provider) -> Self {
         // Without credentials the client asks the machine's own metadata service for some.
-        let asked_machine = ["169.254.", "metadata.google"].iter().any(|m| self.problem.contains(m));
+        let asked_machine =
+            ["169.254.", "metadata.google"].iter().any(|m| self.problem.contains(m));
         let advice = if asked_machine { provider.advice() } else { "see whether the store is up" };
-        Self { problem: format!("{}; given up after {failures} tries: {advice}", self.problem), ..self }
+        Self {
+            problem: format!("{}; given up after {failures} tries: {advice}", self.problem),
+            ..self
+        }
     }
 }
 

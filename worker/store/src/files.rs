@@ -18,7 +18,7 @@ const MANIFEST: &str = "manifest.json";
 const WAIT: Duration = Duration::from_mins(1);
 /// How often that may happen to one read.
 const REMOVALS: u32 = 10;
-/// How often a sample with other bytes is fetched again.
+/// How often something with other bytes than expected is fetched.
 const WRONG_BYTES: u32 = 3;
 
 /// How shards are read.
@@ -70,14 +70,15 @@ impl StoreFiles {
         Self::with_patience(url, config, variables, Patience::default())
     }
 
-    fn with_patience(
+    pub(crate) fn with_patience(
         url: &str,
         config: &StoreConfig,
         variables: impl IntoIterator<Item = (String, String)>,
         patience: Patience,
     ) -> Result<Self, DataError> {
         let shown = || PathBuf::from(place::shown(url));
-        let place = Place::new(url, variables.into_iter().collect()).map_err(|f| f.about(shown()))?;
+        let place =
+            Place::new(url, variables.into_iter().collect()).map_err(|f| f.about(shown()))?;
         let remote = Arc::new(Remote { place, patience });
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
@@ -95,6 +96,12 @@ impl StoreFiles {
             }
         };
         Ok(Self { remote, downloads, read_ahead: config.read_ahead, runtime: Some(runtime) })
+    }
+
+    /// A small file as it comes.
+    fn fetch(&self, name: &str) -> Result<Vec<u8>, DataError> {
+        let read = self.handle().block_on(self.remote.read(name));
+        read.map_err(|fault| fault.about(self.place(name)))
     }
 
     fn handle(&self) -> &Handle {
@@ -117,12 +124,18 @@ impl DataFiles for StoreFiles {
     }
 
     fn manifest(&self) -> Result<Vec<u8>, DataError> {
-        self.read(MANIFEST)
+        self.fetch(MANIFEST)
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>, DataError> {
-        let read = self.handle().block_on(self.remote.read(name));
-        read.map_err(|fault| fault.about(self.place(name)))
+    fn read(&self, name: &str, checksum: &str) -> Result<Vec<u8>, DataError> {
+        for _ in 1..WRONG_BYTES {
+            let bytes = self.fetch(name)?;
+            if blake3::hash(&bytes).to_hex().as_str() == checksum {
+                return Ok(bytes);
+            }
+            tracing::warn!(file = name, "fetched bytes have another checksum");
+        }
+        self.fetch(name)
     }
 
     fn shard(&self, entry: &ShardEntry) -> Result<Box<dyn ShardBytes>, DataError> {

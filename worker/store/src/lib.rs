@@ -19,6 +19,8 @@ mod fetch;
 mod files;
 mod place;
 mod secrets;
+#[cfg(test)]
+mod tests;
 
 pub use files::{Reads, StoreConfig, StoreFiles};
 pub use place::is_url;

@@ -15,7 +15,8 @@ use crate::secrets::Secrets;
 
 /// Longest time of one request; silence ends it sooner (`fetch.rs`).
 const REQUEST_TIMEOUT: &str = "1 h";
-const SCHEMES: &str = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or http(s)://HOST/PATH";
+const SCHEMES: &str =
+    "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or http(s)://HOST/PATH";
 
 /// Whether a data set is named by a URL; otherwise it is a folder.
 pub fn is_url(place: &Path) -> bool {
@@ -58,7 +59,9 @@ impl Provider {
                 "check AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or set \
                  AZURE_SKIP_SIGNATURE=true for a public container"
             }
-            Self::Http => "this program sends no credentials to plain web servers: let it read there without",
+            Self::Http => {
+                "this program sends no credentials to plain web servers: let it read there without"
+            }
         }
     }
 
@@ -77,8 +80,9 @@ impl Place {
     /// Parses a URL and makes a client with the credentials among `variables`, the environment's.
     pub(crate) fn new(url: &str, mut variables: Vec<(String, String)>) -> Result<Self, Fault> {
         let parsed = parse(url)?;
-        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed)
-            .map_err(|_| Fault::refused(format!("is not a place of a data set: expected {SCHEMES}")))?;
+        let (scheme, prefix) = ObjectStoreScheme::parse(&parsed).map_err(|_| {
+            Fault::refused(format!("is not a place of a data set: expected {SCHEMES}"))
+        })?;
         let provider = match scheme {
             ObjectStoreScheme::AmazonS3 => Provider::S3,
             ObjectStoreScheme::GoogleCloudStorage => Provider::Google,
@@ -104,12 +108,14 @@ pub(crate) fn shown(url: &str) -> String {
     let Ok(mut parsed) = Url::parse(url) else { return "the URL of the data set".to_owned() };
     parsed.set_query(None);
     parsed.set_fragment(None);
-    // These fail where there is no host, and so nothing to take away.
-    drop(parsed.set_password(None));
-    if !parsed.scheme().starts_with("abfs") {
-        drop(parsed.set_username(""));
+    let keeps_user = parsed.scheme().starts_with("abfs");
+    let cleared =
+        parsed.set_password(None).is_ok() && (keeps_user || parsed.set_username("").is_ok());
+    if cleared || !parsed.has_authority() {
+        parsed.to_string()
+    } else {
+        "the URL of the data set".to_owned()
     }
-    parsed.to_string()
 }
 
 /// The URL, if it holds nothing but a place.

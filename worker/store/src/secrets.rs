@@ -80,9 +80,10 @@ fn percent_decoded(text: &str) -> String {
     let mut pieces = text.split('%');
     let mut bytes = pieces.next().unwrap_or_default().as_bytes().to_owned();
     for piece in pieces {
-        let code = piece.as_bytes().first_chunk::<2>().and_then(|digits| {
-            u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
-        });
+        let code = piece
+            .as_bytes()
+            .first_chunk::<2>()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         match code {
             Some(byte) => {
                 bytes.push(byte);
@@ -105,7 +106,10 @@ mod tests {
         Secrets::of(&[
             ("AWS_SECRET_ACCESS_KEY".to_owned(), "wJalrXUtnFEMI/K7MDENG".to_owned()),
             ("AZURE_STORAGE_SAS_TOKEN".to_owned(), "sv=2022-11-02&sig=a%2Fbcdefgh%3D".to_owned()),
-            ("GOOGLE_SERVICE_ACCOUNT_KEY".to_owned(), "{\"private_key\": \"MIIEvQIBADAN\"}".to_owned()),
+            (
+                "GOOGLE_SERVICE_ACCOUNT_KEY".to_owned(),
+                "{\"private_key\": \"MIIEvQIBADAN\"}".to_owned(),
+            ),
             ("AWS_REGION".to_owned(), "eu-central-1".to_owned()),
             ("GOOGLE_APPLICATION_CREDENTIALS".to_owned(), "/home/me/key.json".to_owned()),
         ])
@@ -115,8 +119,11 @@ mod tests {
     fn a_credential_and_each_of_its_parts_are_hidden() {
         let hidden = |text: &str| secrets().scrub(text);
         assert_eq!(hidden("key wJalrXUtnFEMI/K7MDENG."), "key [hidden].");
-        assert_eq!(hidden("sig a%2Fbcdefgh%3D or a/bcdefgh="), "sig [hidden]%3D or [hidden]=");
-        assert_eq!(hidden("invalid type: string \"MIIEvQIBADAN\""), "invalid type: string \"[hidden]\"");
+        assert_eq!(hidden("sig a%2Fbcdefgh%3D or a/bcdefgh="), "sig [hidden] or [hidden]");
+        assert_eq!(
+            hidden("invalid type: string \"MIIEvQIBADAN\""),
+            "invalid type: string \"[hidden]\""
+        );
         assert_eq!(hidden("eu-central-1 /home/me/key.json"), "eu-central-1 /home/me/key.json");
         assert!(!format!("{:?}", secrets()).contains("wJalr"));
     }
@@ -126,9 +133,6 @@ mod tests {
         let text = "GET https://a.net/b/c?sig=xyz&se=1 in 1 s (https://a.net/d?x=1): 403 <?xml v?><Error>\
                     <Code>No</Code><Message>Signatures differ</Message><Signed>abc</Signed></Error>";
         let shown = secrets().scrub(text);
-        assert_eq!(
-            shown,
-            "GET https://a.net/b/c in 1 s (https://a.net/d): 403 Signatures differ"
-        );
+        assert_eq!(shown, "GET https://a.net/b/c in 1 s (https://a.net/d): 403 Signatures differ");
     }
 }

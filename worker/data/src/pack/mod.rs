@@ -313,7 +313,10 @@ fn occupant(output: &Path) -> Result<Option<String>, DataError> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let number = name.strip_prefix("shard-").and_then(|rest| rest.split_once('.'));
         let number = number.filter(|(_, ending)| ["tar", "offsets"].contains(ending));
-        if number.map(|(digits, _)| digits).is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_digit())) {
+        if number
+            .map(|(digits, _)| digits)
+            .is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
+        {
             return Ok(Some(name));
         }
     }
