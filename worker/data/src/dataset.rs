@@ -59,8 +59,7 @@ impl Dataset {
     /// If there is no such sample, or reading fails.
     pub fn read(&self, id: SampleId, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
         let SampleAddress { shard, index } = self.address(id)?;
-        let index = usize::try_from(index).expect("an index of members in memory");
-        self.shards[shard].read(self.members(shard)?[index], buffer)
+        self.shards[shard].read(self.member(shard, index)?, buffer)
     }
 
     /// Waits until reading a sample need not wait for its whole shard, but only so long; says whether that is so.
@@ -115,6 +114,11 @@ impl Dataset {
             let path = self.shard_path(id)?.to_owned();
             Err(DataError::BadSample { id: id.0, path, problem })
         })
+    }
+
+    fn member(&self, shard: usize, index: u64) -> Result<Member, DataError> {
+        let index = usize::try_from(index).expect("an index of members in memory");
+        Ok(self.members(shard)?[index])
     }
 
     fn members(&self, shard: usize) -> Result<&[Member], DataError> {

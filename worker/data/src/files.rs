@@ -37,14 +37,10 @@ pub trait DataFiles: Debug + Send + Sync {
     fn shard(&self, entry: &ShardEntry) -> Result<Box<dyn ShardBytes>, DataError>;
 
     /// Says which shards will be read next, the most urgent first.
-    fn expect(&self, shards: &[&ShardEntry]) {
-        let _local_files_need_no_notice = shards;
-    }
+    fn expect(&self, shards: &[&ShardEntry]);
 
     /// How many shards beyond those in use [`DataFiles::expect`] wants to hear of, for each lane.
-    fn read_ahead(&self) -> usize {
-        0
-    }
+    fn read_ahead(&self) -> usize;
 }
 
 /// The bytes of one shard. Reads are positional, so threads share it.
@@ -68,10 +64,7 @@ pub trait ShardBytes: Debug + Send + Sync {
     /// # Errors
     ///
     /// If the shard cannot be had.
-    fn wait(&self, at_most: Duration) -> Result<bool, DataError> {
-        let _local_files_are_there = at_most;
-        Ok(true)
-    }
+    fn wait(&self, at_most: Duration) -> Result<bool, DataError>;
 }
 
 /// Tells the bytes of a sample from others: the first 64 bits of their BLAKE3.
@@ -81,9 +74,9 @@ pub struct ByteCheck(pub(crate) u64);
 impl ByteCheck {
     /// The check of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
-        let hash = blake3::hash(bytes);
-        let first = hash.as_bytes().first_chunk().expect("32 bytes");
-        Self(u64::from_le_bytes(*first))
+        let mut first = [0; 8];
+        blake3::Hasher::new().update(bytes).finalize_xof().fill(&mut first);
+        Self(u64::from_le_bytes(first))
     }
 }
 
@@ -134,6 +127,12 @@ impl DataFiles for Folder {
         }
         Ok(Box::new(LocalShard { path, file }))
     }
+
+    fn expect(&self, _shards: &[&ShardEntry]) {}
+
+    fn read_ahead(&self) -> usize {
+        0
+    }
 }
 
 /// An open file.
@@ -151,5 +150,9 @@ impl ShardBytes for LocalShard {
         _check: Option<ByteCheck>,
     ) -> Result<(), DataError> {
         self.file.read_exact_at(buffer, offset).map_err(DataError::io("read", &self.path))
+    }
+
+    fn wait(&self, _at_most: Duration) -> Result<bool, DataError> {
+        Ok(true)
     }
 }

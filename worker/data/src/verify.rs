@@ -105,11 +105,13 @@ fn shard_problems(
 
 /// What stands behind the name of the shard.
 fn problem(error: DataError) -> String {
-    match error {
-        DataError::BadShard { problem, .. } => problem,
-        DataError::Io { source, .. } => format!("cannot be read: {source}"),
-        error => error.to_string(),
+    if let DataError::BadShard { problem, .. } = error {
+        return problem;
     }
+    if let DataError::Io { source, .. } = error {
+        return format!("cannot be read: {source}");
+    }
+    error.to_string()
 }
 
 /// The samples that the tar itself holds.

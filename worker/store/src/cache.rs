@@ -51,7 +51,11 @@ impl Cache {
     pub(crate) fn open(folder: &Path, bound: u64) -> Result<Self, Fault> {
         std::fs::create_dir_all(folder)
             .map_err(Fault::cache("create folder", folder.to_owned()))?;
-        Ok(Self { folder: folder.to_owned(), bound })
+        let cache = Self { folder: folder.to_owned(), bound };
+        let _held = cache.lock()?;
+        // Where the bound is lower than it was, what is too much goes now.
+        let _is_enough = cache.make_room(0)?;
+        Ok(cache)
     }
 
     pub(crate) fn bound(&self) -> u64 {
@@ -101,7 +105,7 @@ impl Cache {
         };
         // It may be one that a dead process left.
         partial.file.set_len(0).map_err(Fault::cache("write", path.clone()))?;
-        if !self.make_room(entry)? {
+        if !self.make_room(entry.bytes)? {
             partial.discard()?;
             return Ok(Begun::Later);
         }
@@ -109,10 +113,10 @@ impl Cache {
         Ok(Begun::Mine(partial))
     }
 
-    /// Removes shards until one of this length fits; `false` if those being fetched leave no room.
-    fn make_room(&self, entry: &ShardEntry) -> Result<bool, Fault> {
+    /// Removes shards until so many bytes more fit; `false` if those being fetched leave no room.
+    fn make_room(&self, bytes: u64) -> Result<bool, Fault> {
         let list = || Fault::cache("list folder", self.folder.clone());
-        let (mut used, mut whole) = (entry.bytes, Vec::new());
+        let (mut used, mut whole) = (bytes, Vec::new());
         for file in std::fs::read_dir(&self.folder).map_err(list())? {
             let file = file.map_err(list())?;
             // What cannot be looked at has just been removed.

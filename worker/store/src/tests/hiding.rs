@@ -43,11 +43,11 @@ fn variables(server: &Server) -> Vec<(String, String)> {
 
 /// What is said and shown on the way to an error, for each answer of the store.
 fn said(url: &str, more: &[(&str, &str)], says: Fate) -> String {
-    let scene = scene();
-    let server = Server::new(scene.path(), move |_, _| says);
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::new(folder.path(), move |_, _| says);
     let mut variables = variables(&server);
     variables.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    let config = config(&scene, Reads::Whole, ROOMY);
+    let config = config(&folder, Reads::Whole, ROOMY);
     let files = match StoreFiles::with_patience(url, &config, variables, impatient()) {
         Ok(files) => files,
         Err(error) => return format!("{error} {error:?}"),

@@ -55,7 +55,7 @@ fn impatient() -> Patience {
         tries: 8,
         pause: Duration::from_millis(1),
         longest_pause: Duration::from_millis(4),
-        silence: Duration::from_millis(250),
+        silence: Duration::from_millis(100),
     }
 }
 
@@ -86,7 +86,7 @@ fn loader(dataset: Dataset, threads: usize) -> Loader {
 
 type Content = (u64, Vec<SampleId>, Vec<Label>, Vec<u32>);
 
-/// Two data epochs of batches, bit for bit.
+/// One and a half data epochs of batches, bit for bit.
 fn batches(dataset: Dataset) -> Vec<Content> {
     let mut loader = loader(dataset, 3);
     let content = |batch: LoadedBatch| {
@@ -94,7 +94,7 @@ fn batches(dataset: Dataset) -> Vec<Content> {
         let bits = batch.view_one.iter().chain(&batch.view_two).map(|value| value.to_bits());
         (batch.cursor, batch.sample_ids, batch.labels, bits.collect())
     };
-    (0..20).map(|_| content(loader.next_batch().unwrap())).collect()
+    (0..15).map(|_| content(loader.next_batch().unwrap())).collect()
 }
 
 fn shard_bytes(set: &Path) -> u64 {
@@ -169,7 +169,7 @@ fn a_failure_that_stays_is_a_sentence_with_url_status_tries_and_advice() {
     let cases = [
         (Fate::Status(503), "manifest.json", "status code: 503", "after 8 tries"),
         (Fate::Status(503), "000.tar", "status code: 503", "see whether the store is up"),
-        (Fate::Silent, "000.tar", "said nothing for 250ms", "after 8 tries"),
+        (Fate::Silent, "000.tar", "said nothing for 100ms", "after 8 tries"),
         (Fate::Reset, "000.tar", "failed:", "after 8 tries"),
         (Fate::Status(403), "000.tar", "is refused", "no credentials to plain web servers"),
         (Fate::Status(404), "manifest.json", "is not there (404)", "correct the URL"),

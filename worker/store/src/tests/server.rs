@@ -97,7 +97,7 @@ impl Server {
 pub(super) fn faulty(seed: u64) -> impl Fn(&str, u64) -> Fate {
     move |path, number| {
         let name = path.bytes().fold(seed, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
-        let draw = Key::new(name).below(number, 12);
+        let draw = Key::new(name).below(number, 16);
         match draw {
             _ if number % 4 == 3 => Fate::Served,
             0 => Fate::Reset,
