@@ -71,7 +71,8 @@ impl StoreArgs {
 
 /// Where programs of this user keep what they can fetch again.
 fn users_cache() -> Result<PathBuf, Misuse> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let cache = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
     let nowhere = "no HOME to keep fetched shards in; name a folder with --data-cache";
     Ok(cache.ok_or_else(|| Misuse(nowhere.to_owned()))?.join("lockstep"))
@@ -89,6 +90,12 @@ mod tests {
         store: StoreArgs,
     }
 
+    impl Default for StoreArgs {
+        fn default() -> Self {
+            parse(&[])
+        }
+    }
+
     /// The arguments of a command line.
     fn parse(line: &[&str]) -> StoreArgs {
         Command::parse_from([&["command"], line].concat()).store
@@ -96,9 +103,11 @@ mod tests {
 
     #[test]
     fn the_size_of_the_cache_is_given_in_gib_with_fractions() {
-        assert_eq!(parse(&[]).data_cache_gib, 50 << 30);
+        assert_eq!(StoreArgs::default().data_cache_gib, 50 << 30);
         assert_eq!(parse(&["--data-cache-gib", "0.5"]).data_cache_gib, 1 << 29);
-        assert!(gib("0").is_err() && gib("-1").is_err() && gib("NaN").is_err() && gib("a").is_err());
+        assert!(
+            gib("0").is_err() && gib("-1").is_err() && gib("NaN").is_err() && gib("a").is_err()
+        );
     }
 
     #[test]

@@ -174,4 +174,5 @@ fn a_set_shaped_like_imagenet_survives_a_death_and_is_read_exactly_once() {
         let all: Vec<_> = (0..images).map(|id| SampleId(id.into())).collect();
         assert_eq!(seen, all, "with {lanes_per_rank} lanes per rank");
     }
+    println!("peak memory {} after reading", peak_memory());
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use lockstep_data::Dataset;
 use lockstep_proto::config::RunConfig;
 use serde::Serialize;
 

@@ -20,6 +20,7 @@ use crate::commands::Misuse;
 use crate::commands::export::torchvision_model;
 use crate::commands::output::Format;
 use crate::commands::source::ConfigArgs;
+use crate::data_set::StoreArgs;
 use crate::tensor_file;
 use crate::{engine, eval};
 

@@ -31,7 +31,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const NO_ROOM: Duration = Duration::from_mins(2);
 /// How long a failure answers for its shard before it is tried again.
 const FAILURE_HOLDS: Duration = Duration::from_secs(5);
-/// How often the shards in use are noted as such in the cache.
+/// How often the shards in use are noted as such in the cache, for other processes.
 const TOUCH_EVERY: Duration = Duration::from_secs(2);
 
 /// The fetching of shards into a cache.
@@ -59,9 +59,10 @@ struct State {
     awaited: BTreeMap<Key, ShardEntry>,
     running: BTreeSet<Key>,
     failed: BTreeMap<Key, (Fault, Instant)>,
-    /// The fetching tasks; one that panics is a shard that stays absent, and its reader's error.
+    /// The fetching tasks; one that panics takes its readers along.
     tasks: JoinSet<()>,
     touched: Option<Instant>,
+    has_warned: bool,
 }
 
 impl Downloads {
@@ -85,9 +86,21 @@ impl Downloads {
             left = rest.unwrap_or_default();
             rest.is_some()
         };
-        state.wanted = shards.iter().take_while(fits).map(|entry| (*entry).clone()).collect();
+        let wanted: Vec<_> = shards.iter().take_while(fits).map(|entry| (*entry).clone()).collect();
+        let has_changed = wanted != state.wanted;
+        state.wanted = wanted;
+        if state.wanted.len() < shards.len() && !state.has_warned {
+            state.has_warned = true;
+            warn!(
+                shards = shards.len(),
+                fitting = state.wanted.len(),
+                cache_bytes = self.shared.cache.bound(),
+                "the shards that are read now and next do not all fit into the cache; raise \
+                 --data-cache-gib, pack smaller shards, or read samples with --data-reads ranged"
+            );
+        }
         let (now, clock) = now();
-        if state.touched.is_none_or(|then| now - then > TOUCH_EVERY) {
+        if has_changed || state.touched.is_none_or(|then| now - then > TOUCH_EVERY) {
             state.touched = Some(now);
             state.wanted.iter().for_each(|entry| self.shared.cache.touch(entry, clock));
         }
@@ -120,7 +133,10 @@ impl Downloads {
 
 /// Starts as many fetches as may run: all that are awaited, and a few that are wanted.
 fn start(shared: &Arc<Shared>, runtime: &Handle, state: &mut State) {
-    while state.tasks.try_join_next().is_some() {}
+    while let Some(done) = state.tasks.try_join_next() {
+        // A bug: its shard would never come, and whoever waits for it must not hang.
+        assert!(!done.is_err_and(|error| error.is_panic()), "a task that fetched a shard panicked");
+    }
     let (now, _) = now();
     state.failed.retain(|_, (_, then)| now - *then < FAILURE_HOLDS);
     let State { wanted, awaited, running, failed, tasks, .. } = state;

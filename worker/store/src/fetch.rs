@@ -130,11 +130,10 @@ impl Remote {
     async fn fetch(
         &self,
         name: &str,
-        wanted: Wanted,
+        mut left: Wanted,
         mut take: impl FnMut(&[u8]) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        let Wanted { range: Range { start, end }, object } = wanted;
-        let mut left = Wanted { range: start..end, object };
+        let start = left.range.start;
         let url = self.url(name);
         let process = u64::from(std::process::id());
         let key = Key::new(seed(&url.to_string_lossy())).bits(process);
@@ -174,13 +173,10 @@ impl Remote {
         take: &mut impl FnMut(&[u8]) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let path = self.place.prefix.clone().join(name);
-        let range = match (left.range.clone(), left.object) {
-            // A plain request: servers without ranges can answer it.
-            (Range { start: 0, end: u64::MAX }, None) => None,
-            (Range { start: 0, end }, Some(object)) if end == object => None,
-            (Range { start, end: u64::MAX }, None) => Some(GetRange::Offset(start)),
-            (range, _) => Some(GetRange::Bounded(range)),
-        };
+        let Range { start, end } = left.range;
+        // Servers without ranges can answer a request for all.
+        let is_all = start == 0 && left.object.is_none_or(|object| object == end);
+        let range = (!is_all).then_some(GetRange::Bounded(start..end));
         let options = GetOptions { range, ..GetOptions::default() };
         let answer = timeout(self.patience.silence, self.place.store.get_opts(&path, options));
         let answer =
@@ -190,10 +186,10 @@ impl Remote {
             let problem = format!("has {found} bytes, the manifest says {expected}");
             return Err(Fault::content(problem));
         }
-        if answer.range.start != left.range.start {
+        if answer.range.start != start {
             return Err(Fault::passing("answered with other bytes than were asked for"));
         }
-        left.range.end = left.range.end.min(found);
+        left.range.end = end.min(found);
         let mut body = answer.into_stream();
         while !left.range.is_empty() {
             let chunk = timeout(self.patience.silence, body.next()).await;
