@@ -49,8 +49,7 @@ pub(crate) struct Partial {
 
 impl Cache {
     pub(crate) fn open(folder: &Path, bound: u64) -> Result<Self, Fault> {
-        std::fs::create_dir_all(folder)
-            .map_err(Fault::cache("create folder", folder.to_owned()))?;
+        std::fs::create_dir_all(folder).map_err(Fault::cache("create folder", folder))?;
         let cache = Self { folder: folder.to_owned(), bound };
         let _held = cache.lock()?;
         // Where the bound is lower than it was, what is too much goes now.
@@ -92,7 +91,7 @@ impl Cache {
         }
         let path = self.folder.join(format!("{}.partial", entry.checksum));
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(Fault::cache("create", path.clone()))?;
+        let file = file.map_err(Fault::cache("create", &path))?;
         if !is_locked_now(&file, &path)? {
             return Ok(Begun::Later);
         }
@@ -104,18 +103,18 @@ impl Cache {
             is_finished: false,
         };
         // It may be one that a dead process left.
-        partial.file.set_len(0).map_err(Fault::cache("write", path.clone()))?;
+        partial.file.set_len(0).map_err(Fault::cache("write", &path))?;
         if !self.make_room(entry.bytes)? {
             partial.discard()?;
             return Ok(Begun::Later);
         }
-        partial.file.set_len(entry.bytes).map_err(Fault::cache("write", path))?;
+        partial.file.set_len(entry.bytes).map_err(Fault::cache("write", &path))?;
         Ok(Begun::Mine(partial))
     }
 
     /// Removes shards until so many bytes more fit; `false` if those being fetched leave no room.
     fn make_room(&self, bytes: u64) -> Result<bool, Fault> {
-        let list = || Fault::cache("list folder", self.folder.clone());
+        let list = || Fault::cache("list folder", &self.folder);
         let (mut used, mut whole) = (bytes, Vec::new());
         for file in std::fs::read_dir(&self.folder).map_err(list())? {
             let file = file.map_err(list())?;
@@ -152,11 +151,11 @@ impl Cache {
 impl Partial {
     /// Gives the shard its name, once its bytes are on the disk.
     pub(crate) fn finish(mut self) -> Result<(), Fault> {
-        self.file.sync_all().map_err(Fault::cache("write", self.path.clone()))?;
+        self.file.sync_all().map_err(Fault::cache("write", &self.path))?;
         let _held = lock(&self.lock)?;
         let renamed = std::fs::rename(&self.path, &self.whole);
         self.is_finished = renamed.is_ok();
-        renamed.map_err(Fault::cache("create", self.whole.clone()))
+        renamed.map_err(Fault::cache("create", &self.whole))
     }
 
     /// As dropping it, for who holds the folder's lock.
@@ -202,7 +201,7 @@ fn lock(path: &Path) -> Result<File, Fault> {
         file.lock()?;
         Ok(file)
     };
-    open().map_err(Fault::cache("lock", path.to_owned()))
+    open().map_err(Fault::cache("lock", path))
 }
 
 /// Takes the lock of a file if nobody has it.
@@ -210,7 +209,7 @@ fn is_locked_now(file: &File, path: &Path) -> Result<bool, Fault> {
     match file.try_lock() {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(Fault::cache("lock", path.to_owned())(error)),
+        Err(TryLockError::Error(error)) => Err(Fault::cache("lock", path)(error)),
     }
 }
 
@@ -222,6 +221,6 @@ fn is_dead(path: &Path) -> bool {
 fn remove(path: &Path) -> Result<(), Fault> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        done => done.map_err(Fault::cache("remove", path.to_owned())),
+        done => done.map_err(Fault::cache("remove", path)),
     }
 }

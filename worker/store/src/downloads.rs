@@ -213,7 +213,7 @@ impl Shared {
             hasher.update(chunk);
             let written = partial.file.write_all_at(chunk, at);
             at += chunk.len() as u64;
-            written.map_err(Fault::cache("write", partial.path.clone()))
+            written.map_err(Fault::cache("write", &partial.path))
         };
         self.remote.stream(&entry.file, entry.bytes, &mut take).await?;
         Ok(hasher.finalize().to_hex().to_string())

@@ -1,6 +1,6 @@
 //! Why something could not be fetched, and whether another try may help.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lockstep_data::DataError;
 
@@ -36,7 +36,7 @@ impl Fault {
     }
 
     /// For `map_err`: names what failed in the cache.
-    pub(crate) fn cache(action: &str, path: PathBuf) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn cache(action: &str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let what = format!("could not be cached: cannot {action} {}", path.display());
         move |error| {
             Self::passing(format!("{what}: {error}; make room there, or name another --data-cache"))

@@ -88,7 +88,9 @@ impl Place {
             ObjectStoreScheme::GoogleCloudStorage => Provider::Google,
             ObjectStoreScheme::MicrosoftAzure => Provider::Azure,
             ObjectStoreScheme::Http => Provider::Http,
-            _ => return Err(Fault::refused(format!("is not an object store: expected {SCHEMES}"))),
+            ObjectStoreScheme::Local | ObjectStoreScheme::Memory | _ => {
+                return Err(Fault::refused(format!("is not an object store: expected {SCHEMES}")));
+            }
         };
         let ours = provider.variables();
         variables.retain(|(name, _)| ours.is_some_and(|start| name.starts_with(start)));

@@ -84,15 +84,12 @@ fn percent_decoded(text: &str) -> String {
             .as_bytes()
             .first_chunk::<2>()
             .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match code {
-            Some(byte) => {
-                bytes.push(byte);
-                bytes.extend(&piece.as_bytes()[2..]);
-            }
-            None => {
-                bytes.push(b'%');
-                bytes.extend(piece.as_bytes());
-            }
+        if let Some(byte) = code {
+            bytes.push(byte);
+            bytes.extend(&piece.as_bytes()[2..]);
+        } else {
+            bytes.push(b'%');
+            bytes.extend(piece.as_bytes());
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -193,7 +193,8 @@ async fn send(
             match fate {
                 Fate::Silent => std::future::pending().await,
                 Fate::Reset => stream.set_zero_linger()?,
-                _ => {}
+                Fate::Served | Fate::Truncated | Fate::WrongByte | Fate::Slow | Fate::Status(_) => {
+                }
             }
             Err(std::io::ErrorKind::ConnectionReset.into())
         }

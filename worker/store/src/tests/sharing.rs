@@ -16,8 +16,7 @@ fn a_cache_outlives_its_process_and_half_a_shard_does_not_count() {
     let server = Server::new(scene.path(), |_, _| Fate::Served);
     let config = config(&scene, Reads::Whole, ROOMY);
     let expected = stored(&Dataset::open(&scene.path().join("set")).unwrap());
-    let fetched =
-        || server.counts().iter().filter(|(p, _)| p.ends_with(".tar")).map(|(_, n)| n).sum();
+    let fetched = || server.counts().iter().filter(|(p, _)| is_shard(p)).map(|(_, n)| n).sum();
     assert_eq!(stored(&open(&server.url("set"), &config)), expected);
     let shards: usize = fetched();
     assert_eq!(shards, 12);
