@@ -42,12 +42,31 @@ fn pixels_that_end_early_are_damaged_even_with_an_end_marker() {
 #[test]
 fn what_a_complete_decoder_must_read_is_told_apart_from_damage() {
     let progressive = Spec { coding: Coding::Progressive, ..Spec::PLAIN }.encode();
-    let error = decode(&progressive).unwrap_err();
-    assert_eq!(error, JpegError::Unsupported("progressive coding"));
     assert_eq!(
-        error.to_string(),
+        decode(&progressive).unwrap_err().to_string(),
         "is a JPEG with progressive coding, which only the library decoder reads"
     );
+    // Bytes of the frame header: marker, length, precision, height, width, components, …
+    let unsupported = [
+        (1, 0xC9, "arithmetic coding"),
+        (1, 0xC3, "lossless or hierarchical coding"),
+        (4, 12, "samples of more than 8 bits"),
+        (6, 0, "a height that follows the pixels"),
+        (9, 4, "neither one nor three components"),
+        (11, 0x41, "unusual sampling"),
+        (11, 0x00, "unusual sampling"),
+        (14, 0x22, "unusual sampling"),
+    ];
+    for (at, value, expected) in unsupported {
+        // Fewer than 256 rows, so that one byte makes the height 0.
+        let mut file = Spec { shrink: Some((1, 1)), ..Spec::PLAIN }.encode();
+        let frame = file.array_windows().position(|pair| pair == &[0xFF, 0xC0]).unwrap();
+        file[frame + at] = value;
+        if at == 14 {
+            file[frame + 17] = value;
+        }
+        assert_eq!(decode(&file).unwrap_err(), JpegError::Unsupported(expected), "{at}");
+    }
 }
 
 #[test]
