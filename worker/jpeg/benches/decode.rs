@@ -1,6 +1,6 @@
 //! Question: what does a photograph cost, whole and where two crops need only parts of it?
 //! Expect half a millisecond for 500×375 pixels in 100 KB, less than half of zune-jpeg's time, and
-//! entropy decoding as the larger part: two crops of a quarter each save a fifth.
+//! entropy decoding as the larger part: two crops of a quarter each save a quarter.
 //!
 //! `JPEG_PHOTOS=DIR` takes the `.jpg` files of a folder in place of a generated image.
 #![expect(missing_docs, reason = "criterion_group! makes an undocumented function")]

@@ -233,11 +233,18 @@ mod tests {
         table
     }
 
+    /// These bits from the top.
+    fn bits(text: &str) -> u64 {
+        let digits: String = text.split(' ').collect();
+        u64::from_str_radix(&digits, 2).unwrap() << (64 - digits.len())
+    }
+
     #[test]
     fn one_look_up_gives_two_symbols_where_both_are_in_sight() {
-        let entry = staircase(Kind::Ac).look_up(0b_0_1_10_01_0 << 57).unwrap();
-        // Size 1, value 1; then size 2, 01, which stands for -2.
-        assert_eq!((entry.run(), entry.value(0b_0_1_10_01_0 << 57)), (0, 1));
+        // Size 1 and value 1; then size 2 and 01, which stands for -2.
+        let bits = bits("0 1 10 01 0");
+        let entry = staircase(Kind::Ac).look_up(bits).unwrap();
+        assert_eq!((entry.run(), entry.value(bits)), (0, 1));
         assert_eq!((entry.step(), entry.second_value()), (1, -2));
         assert_eq!((entry.bits() & 63, entry.bits_of_first()), (6, 2));
     }
@@ -245,13 +252,11 @@ mod tests {
     #[test]
     fn a_value_may_reach_beyond_the_sight_and_so_may_a_code() {
         let table = staircase(Kind::Dc);
-        // Ten bits of code, ten of value.
-        let bits = 0b_1111_1111_10_1000_0000_01 << 44;
-        let entry = table.look_up(bits).unwrap();
-        assert_eq!((entry.value(bits), entry.bits() & 63), (513, 20));
-        let bits = 0xFFFE << 48;
-        let entry = table.look_up(bits).unwrap();
-        assert_eq!((entry.value(bits), entry.bits() & 63), (0, 16));
+        let (long_value, long_code) = (bits("1111111110 1000000001"), bits("1111111111111110"));
+        let entry = table.look_up(long_value).unwrap();
+        assert_eq!((entry.value(long_value), entry.bits() & 63), (513, 20));
+        let entry = table.look_up(long_code).unwrap();
+        assert_eq!((entry.value(long_code), entry.bits() & 63), (0, 16));
         assert_eq!(table.look_up(u64::MAX), None);
     }
 
@@ -272,8 +277,8 @@ mod tests {
     fn the_same_definition_again_leaves_the_table_as_it_is() {
         let mut table = staircase(Kind::Ac);
         let entries = table.entries.clone();
-        staircase(Kind::Ac);
-        table.define(&[1; 16], &table.symbols[..16].to_vec()).unwrap();
+        let definition = table.definition.clone();
+        table.define(&[1; 16], &definition[16..]).unwrap();
         assert_eq!(table.entries, entries);
         let mut counts = [0; 16];
         counts[1] = 1;
