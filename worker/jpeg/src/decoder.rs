@@ -112,7 +112,7 @@ impl Opened<'_> {
     ///
     /// # Errors
     ///
-    /// If the pixels up to the last needed one are damaged.
+    /// If the pixels up to the last needed one are damaged; what the image then holds is undefined.
     pub fn decode(self, regions: &[Region], image: &mut PlanarImage) -> Result<(), JpegError> {
         let decoder = self.decoder;
         decoder.shape(image);
