@@ -27,7 +27,6 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::planes::{LANES, Lanes, Planes};
 use crate::view::{JitterForm, JitterStep, ViewParams};
-use crate::wide::wide;
 
 /// Weights of R, G, B in luma (ITU-R 601, rounded as torchvision rounds them).
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
@@ -92,10 +91,22 @@ pub(crate) fn convert(planes: &mut Planes) {
 
 /// Writes planes of RGB as interleaved pixels.
 pub(crate) fn finish(planes: &Planes, finish: Finish, out: &mut [[f32; 3]]) {
-    wide(
-        #[inline(always)]
-        || finish.write(planes.channels(), out),
-    );
+    Arch::new().dispatch(Write { planes, finish, out });
+}
+
+struct Write<'a> {
+    planes: &'a Planes,
+    finish: Finish,
+    out: &'a mut [[f32; 3]],
+}
+
+impl WithSimd for Write<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.finish.write(self.planes.channels(), self.out);
+    }
 }
 
 /// Writes planes of RGB as interleaved pixels of 8 bits, rounded.

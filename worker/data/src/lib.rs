@@ -43,7 +43,6 @@ mod tar_files;
 mod verify;
 mod view;
 mod weights;
-mod wide;
 
 pub use augment::Augmenter;
 pub use dataset::Dataset;
