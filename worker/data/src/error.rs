@@ -229,8 +229,7 @@ impl DataError {
         action: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, path: path.as_ref().to_owned(), source }
     }
 
     pub(crate) fn setting(name: &'static str, problem: impl Into<String>) -> Self {

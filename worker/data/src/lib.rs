@@ -46,7 +46,6 @@ mod tar_files;
 mod verify;
 mod view;
 mod weights;
-mod wide;
 
 pub use augment::Augmenter;
 pub use dataset::Dataset;
