@@ -10,6 +10,7 @@ use lockstep_tests::{Process, Scene};
 /// Starts a worker of the run at `address` that reads the data set at `url`.
 fn join(
     scene: &Scene,
+    name: &str,
     address: &str,
     url: &str,
     more: &[&str],
@@ -18,7 +19,7 @@ fn join(
     let mut arguments = vec!["--coordinator", address, "--data", url, "--threads", "1"];
     arguments.extend(["--checkpoints", "remote-ck", "--data-cache", "cache"]);
     arguments.extend(more);
-    scene.worker_with("remote", &arguments, variables)
+    scene.worker_with(name, &arguments, variables)
 }
 
 /// Trains on the set at `url` and on the folder; every number must be the same.
@@ -27,14 +28,15 @@ fn assert_trains_as_on_the_folder(scene: &Scene, url: &str, variables: &[(&str, 
     for reads in ["whole", "ranged"] {
         let name = format!("remote-{reads}");
         let (coordinator, address) = scene.serve(&name, 1, &[]);
-        let worker = join(scene, &address, url, &["--data-reads", reads], variables);
+        let worker =
+            join(scene, &format!("{name}-0"), &address, url, &["--data-reads", reads], variables);
         for process in [worker, coordinator] {
             let ended = process.wait();
             assert_eq!(ended.code, Some(0), "{}", ended.said);
         }
         assert_eq!(scene.losses(&name), local, "{reads}");
         assert!(scene.state("remote-ck", 20) == scene.state("local-ck", 20), "{reads}");
-        fs::remove_dir_all(scene.path("remote-ck")).unwrap();
+        fs::remove_dir_all(scene.path("remote-ck")).expect("a checkpoint folder");
     }
 }
 
@@ -55,7 +57,8 @@ impl Server {
             .spawn()
             .unwrap_or_else(|error| panic!("{python}: {error}"));
         let mut said = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let output = child.stdout.take().expect("it is piped");
+        BufReader::new(output).read_line(&mut said).expect("a line of text");
         Self { child, said: said.trim().to_owned() }
     }
 }
@@ -79,7 +82,7 @@ fn a_data_set_that_is_not_on_the_server_ends_a_worker_with_42() {
     let scene = Scene::empty();
     let server = Server::new(&scene, "python3", "serve_http.py");
     let url = format!("{}/nothing", server.said);
-    let ended = join(&scene, "http://127.0.0.1:9", &url, &[], &[]).wait();
+    let ended = join(&scene, "w", "http://127.0.0.1:9", &url, &[], &[]).wait();
     assert_eq!(ended.code, Some(42), "{}", ended.said);
     let said = format!("{url}/manifest.json is not there (404)");
     assert!(ended.said.contains(&said), "{}", ended.said);
@@ -107,7 +110,7 @@ fn a_run_on_an_s3_server_is_the_run_on_the_folder_and_its_credentials_stay_hidde
     assert_trains_as_on_the_folder(&scene, url, &variables(secret));
 
     let wrong = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY00";
-    let refused = join(&scene, "http://127.0.0.1:9", url, &[], &variables(wrong)).wait();
+    let refused = join(&scene, "refused", "http://127.0.0.1:9", url, &[], &variables(wrong)).wait();
     assert_eq!(refused.code, Some(42), "{}", refused.said);
     assert!(refused.said.contains("check AWS_ACCESS_KEY_ID"), "{}", refused.said);
     for log in fs::read_dir(scene.path("")).unwrap().map(|entry| entry.unwrap().path()) {

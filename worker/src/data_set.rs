@@ -37,10 +37,10 @@ enum DataReads {
 }
 
 /// GiB as bytes; fractions are allowed.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
 fn gib(text: &str) -> Result<u64, String> {
     let parsed = text.parse().ok().filter(|gib: &f64| (0.001..=1e6).contains(gib));
     let gib = parsed.ok_or("must be a number from 0.001 to 1000000")?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
     Ok((gib * f64::from(1 << 30)) as u64)
 }
 
@@ -98,7 +98,7 @@ mod tests {
 
     /// The arguments of a command line.
     fn parse(line: &[&str]) -> StoreArgs {
-        Command::parse_from([&["command"], line].concat()).store
+        Command::parse_from(std::iter::once("command").chain(line.iter().copied())).store
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub struct VerifyArgs {
 
 /// Verifies, and prints what is wrong.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let files = args.store.files(&args.data).context("verify shards")?;
     let bar = progress::bar(0, "verifying", "shards");
-    let files = args.store.files(&args.data)?;
     let verified = verify_shards(&*files, &mut |progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
