@@ -79,6 +79,24 @@ pub enum DataError {
         problem: String,
     },
 
+    /// A store of files does not answer, or not with what was asked for; another try later may.
+    #[error("{} {problem}", path.display())]
+    Unavailable {
+        /// The file.
+        path: PathBuf,
+        /// What was tried, and what to do, as the rest of a sentence.
+        problem: String,
+    },
+
+    /// A store of files refuses, and will again.
+    #[error("{} {problem}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do, as the rest of a sentence.
+        problem: String,
+    },
+
     /// One image cannot be used. Training replaces it, see [`Verdict::ReplaceSample`].
     #[error("sample {id} in shard {} {problem}; run `worker verify-shards`", path.display())]
     BadSample {
