@@ -10,7 +10,7 @@
 //! * `trainer.rs`: the one loop of this process; `world.rs`: forming a world;
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
 //!   `tensor_file.rs`: the format of both;
-//! * [`engine`]: from the run's configuration to model and pipeline;
+//! * [`engine`]: from the run's configuration to model and pipeline; `data_set.rs`: folders and URLs;
 //! * [`eval`], [`report`], [`commands`]: what one does before and after training.
 //!
 //! Not here: layers (`lockstep-nn`), images (`lockstep-data`), messages between ranks
@@ -26,6 +26,7 @@ pub mod report;
 mod archive;
 mod audit;
 mod border;
+mod data_set;
 mod ending;
 mod meters;
 mod odd_samples;

@@ -31,7 +31,7 @@ pub fn run(args: &TrainArgs, meters: &Arc<Meters>) -> Result<Exit, Failure> {
 }
 
 fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
-    let dataset = Arc::new(Dataset::open(&args.data)?);
+    let dataset = Arc::new(args.store.open(&args.data)?);
     let device = choose_device(&args.device)?;
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
