@@ -31,6 +31,10 @@ impl Core {
             };
             return Err(Refusal::Mismatch(format!("{what}; start another process in its place")));
         }
+        // A data set that nobody has trained on binds nobody.
+        if self.roster.len() == 0 && !self.bound {
+            self.plan = None;
+        }
         let run = &self.settings.config.run;
         let admission = Admission {
             run_id: &run.id,
@@ -107,10 +111,6 @@ impl Core {
             self.cooldowns.note(session.place(), self.now);
             let reason = format!("{} is gone: {why}", name(rank, &session));
             self.fail_world(vec![rank], &reason);
-        }
-        // A data set that nobody has trained on binds nobody.
-        if self.roster.len() == 0 && !self.bound {
-            self.plan = None;
         }
         self.form_if_ready();
     }

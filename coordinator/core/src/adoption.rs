@@ -13,7 +13,7 @@ use lockstep_proto::{CoordinatorMessage, Hello, Membership, Occurrence, PlanWind
 
 use crate::core::{Core, State};
 use crate::event::SessionId;
-use crate::forming::{Call, Forming};
+use crate::forming::Forming;
 use crate::journal::{Memory, Planned, WorldRecord};
 use crate::plan::RunPlan;
 use crate::roster::Standing;
@@ -24,7 +24,7 @@ pub(crate) fn recall(config: &RunConfig, memory: Memory, paused: bool) -> (Optio
     // Where the configuration has changed too much, there is nothing to go on with.
     let plan = memory.data.and_then(|data| RunPlan::new(config, data).ok());
     let Some((record, planned)) = memory.world.filter(|_| plan.is_some()) else {
-        return (plan, State::Forming(Forming::new(Call::Cold, None)));
+        return (plan, State::Forming(Forming::cold()));
     };
     let mut world = outlived(record, planned, config);
     if paused {
