@@ -53,16 +53,20 @@ struct Muster {
 }
 
 impl Forming {
-    /// After nothing.
-    pub(crate) fn cold() -> Self {
-        Self { after: None, call: Call::Cold, survivors: BTreeSet::new(), quorum: None }
+    /// While workers are being started, anew where there was a world.
+    pub(crate) fn cold(last: Option<&WorldRecord>) -> Self {
+        let survivors = last.map_or_else(BTreeSet::new, members);
+        Self { after: None, call: Call::Cold, survivors, quorum: None }
     }
 
     /// After that world.
     pub(crate) fn behind(call: Call, after: String, world: &WorldRecord) -> Self {
-        let survivors = world.members.iter().map(|place| place.worker.clone()).collect();
-        Self { after: Some(after), call, survivors, quorum: None }
+        Self { after: Some(after), call, survivors: members(world), quorum: None }
     }
+}
+
+fn members(world: &WorldRecord) -> BTreeSet<WorkerUid> {
+    world.members.iter().map(|place| place.worker.clone()).collect()
 }
 
 impl Core {

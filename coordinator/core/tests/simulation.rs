@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_mins(5);
 fn a_run_keeps_its_promises_whatever_fails_and_ends_once_the_faults_stop() {
     for_all_seeds(3000, |seed| {
         let mut sim = Sim::new(seed);
-        sim.run_until(sim.faults_until + PATIENCE);
+        sim.run_until(sim.faults.end + PATIENCE);
         let fine = match sim.over {
             Some(Phase::Complete) => true,
             Some(Phase::Stopping) => sim.stop_asked,
@@ -39,7 +39,9 @@ fn a_coordinator_that_dies_again_and_again_costs_no_step_and_no_world() {
         sim.workers_are_well = true;
         (sim.config.run.min_world, sim.config.run.max_world) = (0, 0); // nobody joins later
         sim.config.control.readopt_ms = 30_000;
-        sim.run_until(secs(20) + PATIENCE);
+        (sim.config.control.last_call_ms, sim.config.control.cold_call_ms) = (2000, 2000);
+        sim.faults = secs(5)..secs(30); // the world has formed by then
+        sim.run_until(sim.faults.end + PATIENCE);
         assert_eq!(sim.over, Some(Phase::Complete), "{}", sim.explain());
         assert_eq!(sim.law.newest_generation(), Generation(1), "no world was broken");
         assert!(sim.batches.values().all(|times| *times == 1), "{:?}", sim.batches);

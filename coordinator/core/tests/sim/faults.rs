@@ -11,14 +11,18 @@ use crate::support::secs;
 
 impl Sim {
     pub(super) fn fault(&mut self) {
-        if self.now >= self.faults_until {
+        if self.now >= self.faults.end {
             return self.heal();
         }
         let pause = self.dice.ms(50, 2500);
         self.after(pause, Happening::Fault);
         let machines = self.machines.len() as u64;
         let index = usize::try_from(self.dice.below(machines)).expect("few machines");
-        let kind = if self.workers_are_well { 0 } else { self.dice.below(16) };
+        let kind = match (self.faults.contains(&self.now), self.workers_are_well) {
+            (false, _) => return,
+            (true, true) => 0,
+            (true, false) => self.dice.below(16),
+        };
         match kind {
             0 | 1 if self.core.is_some() => self.kill_coordinator(),
             2..=4 => self.end_process(index),

@@ -9,11 +9,12 @@ mod net;
 mod process;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use lockstep_core::{Core, Effect, Event, Memory, SessionId, Settings};
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::ids::{Generation, Rank};
+use lockstep_proto::ids::{Generation, Rank, Slot};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
     CoordinatorMessage, Hello, Occurrence, OperatorCommand, Phase, Secret, WorkerMessage, WorldEnd,
@@ -85,12 +86,14 @@ pub(crate) struct Sim {
     next_stream: u64,
     processes: u64,
     machines: Vec<Machine>,
+    /// Whether every machine has a slot of its own.
+    fixed: bool,
     meetings: BTreeMap<Generation, Meeting>,
     pub(crate) law: Law,
     /// By batch: worlds that have completed it.
     pub(crate) batches: BTreeMap<u64, u32>,
-    /// Until when faults happen.
-    pub(crate) faults_until: Duration,
+    /// When faults happen.
+    pub(crate) faults: Range<Duration>,
     /// Only the coordinator fails.
     pub(crate) workers_are_well: bool,
 }
@@ -111,9 +114,11 @@ impl Sim {
         let world = dice.small(1, 3);
         let config = shape(&mut dice, world);
         let machines = dice.small(config.run.world, 5);
+        let fixed = dice.one_in(2);
         let mut sim = Self {
             seed,
             config,
+            fixed,
             dice,
             now: Duration::ZERO,
             queue: BTreeMap::new(),
@@ -133,7 +138,7 @@ impl Sim {
             meetings: BTreeMap::new(),
             law: Law::default(),
             batches: BTreeMap::new(),
-            faults_until: secs(20),
+            faults: secs(0)..secs(20),
             workers_are_well: false,
         };
         sim.law.holds(Held::INITIAL);
@@ -247,7 +252,7 @@ impl Sim {
 
     fn perform(&mut self, effects: Vec<Effect>) {
         // A process may die between any two effects.
-        let chances = if self.now < self.faults_until { 600 } else { u64::MAX };
+        let chances = if self.faults.contains(&self.now) { 600 } else { u64::MAX };
         for effect in effects {
             if !matches!(effect, Effect::Applied(_)) && self.dice.one_in(chances) {
                 return self.kill_coordinator();
@@ -373,7 +378,9 @@ impl Sim {
         let machine = &mut self.machines[index];
         if machine.process.is_none() {
             self.processes += 1;
-            machine.process = Some(Process::new(format!("w{}", self.processes), machine.disk));
+            let slot = self.fixed.then(|| Slot(u32::try_from(index).expect("few machines")));
+            let uid = format!("w{}", self.processes);
+            machine.process = Some(Process::new(uid, slot, machine.disk));
         }
         let Some(process) = machine.process.as_mut() else { return };
         if process.stream.is_some() {

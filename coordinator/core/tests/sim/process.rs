@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lockstep_proto::ids::{Digest, Generation, Rank, Step, WorkerUid};
+use lockstep_proto::ids::{Digest, Generation, Rank, Slot, Step, WorkerUid};
 use lockstep_proto::{
     Activity, CheckpointWritten, CoordinatorMessage, Goodbye, Heartbeat, Hello, Membership,
     PlanWindow, StepPlan, StepReport, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
@@ -20,7 +20,8 @@ const DIGEST_EVERY: u64 = 5;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) uid: String,
-    pub(crate) slot: Option<u32>,
+    /// The place that it wants, where it has one.
+    slot: Option<Slot>,
     /// The stream to the coordinator, and whether it was welcomed there.
     pub(crate) stream: Option<(u64, bool)>,
     pub(crate) held: Option<Held>,
@@ -57,10 +58,10 @@ pub(crate) struct Part {
 }
 
 impl Process {
-    pub(crate) fn new(uid: String, held: Option<Held>) -> Self {
+    pub(crate) fn new(uid: String, slot: Option<Slot>, held: Option<Held>) -> Self {
         Self {
             uid,
-            slot: None,
+            slot,
             stream: None,
             held,
             saved: None,
@@ -92,8 +93,7 @@ impl Process {
             step,
             proven: part.proven,
         });
-        let slot = self.slot.map(lockstep_proto::ids::Slot);
-        Hello { slot, member, worker: WorkerUid(self.uid.clone()), ..hello("") }
+        Hello { slot: self.slot, member, worker: WorkerUid(self.uid.clone()), ..hello("") }
     }
 
     pub(crate) fn heartbeat(&self, now: Duration) -> Heartbeat {
@@ -118,7 +118,6 @@ impl Process {
     pub(crate) fn hear(&mut self, message: CoordinatorMessage) {
         match message {
             CoordinatorMessage::Welcome(welcome) => {
-                self.slot = Some(welcome.slot.0);
                 self.stream = self.stream.map(|(stream, _)| (stream, true));
                 match &self.world {
                     Some(part) if welcome.member_of == Some(part.generation) => {}
