@@ -56,6 +56,13 @@ enum Happening {
     Fault,
 }
 
+/// Who fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Everywhere,
+    Coordinator,
+}
+
 /// A place where a worker process may run.
 #[derive(Debug, Default)]
 struct Machine {
@@ -97,8 +104,7 @@ pub(crate) struct Sim {
     pub(crate) batches: BTreeMap<u64, u32>,
     /// When faults happen.
     pub(crate) faults: Range<Duration>,
-    /// Only the coordinator fails.
-    pub(crate) workers_are_well: bool,
+    pub(crate) trouble: Trouble,
 }
 
 /// Whatever the reason, a failing seed is told.
@@ -143,7 +149,7 @@ impl Sim {
             law: Law::default(),
             batches: BTreeMap::new(),
             faults: secs(0)..secs(20),
-            workers_are_well: false,
+            trouble: Trouble::Everywhere,
         };
         sim.law.holds(Held::INITIAL);
         sim.after(Duration::ZERO, Happening::CoordinatorStarts);
@@ -214,7 +220,7 @@ impl Sim {
                 self.tell(Event::Lost { session: SessionId(stream), why });
             }
             Happening::DownBroken(stream) => self.lose_stream(stream),
-            Happening::Closed(stream, refusal) => self.closed(stream, refusal),
+            Happening::Closed(stream, refusal) => self.closed(stream, refusal.as_ref()),
             Happening::CoordinatorStarts => self.start_coordinator(),
             Happening::Fault => self.fault(),
         }
@@ -340,7 +346,12 @@ impl Sim {
                 self.check_newest_state(world.start.step.0);
             }
             CoordinatorMessage::Plan(window) => self.law.planned(window),
-            _ => {}
+            CoordinatorMessage::Welcome(_)
+            | CoordinatorMessage::Abort(_)
+            | CoordinatorMessage::Stop(_)
+            | CoordinatorMessage::Dismiss(_)
+            | CoordinatorMessage::Save(_)
+            | CoordinatorMessage::Dump(_) => {}
         }
         let Some(conn) = self.streams.get_mut(&stream) else { return };
         let at = conn.arrival(Way::Down, self.now, &mut self.dice);
@@ -429,15 +440,10 @@ impl Sim {
         }
     }
 
-    fn closed(&mut self, stream: u64, refusal: Option<Refusal>) {
+    fn closed(&mut self, stream: u64, refusal: Option<&Refusal>) {
         let Some(closed) = self.streams.get(&stream) else { return };
         let machine = closed.machine;
-        let gives_up = matches!(refusal, Some(Refusal::Mismatch(_)));
-        if gives_up
-            && self.machines[machine]
-                .process
-                .as_ref()
-                .is_some_and(|process| process.stream.is_some_and(|(theirs, _)| theirs == stream))
+        if matches!(refusal, Some(Refusal::Mismatch(_))) && self.stream_of(machine) == Some(stream)
         {
             self.end_process(machine);
         }
@@ -472,7 +478,7 @@ impl Sim {
         self.at(at, Happening::Hello(id, hello));
     }
 
-    /// Says what it has to say, if it may; now and then twice.
+    /// Says what it has to say, if it may. Reports now and then come a second time, late.
     fn speak(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         let Some(process) = machine.process.as_mut() else { return };
@@ -480,12 +486,13 @@ impl Sim {
         let Some((id, true)) = process.stream else { return };
         let words = std::mem::take(&mut process.words);
         for word in words {
-            let again = matches!(word, WorkerMessage::Reports(_)) && self.dice.one_in(8);
-            for _ in 0..=u8::from(again) {
-                let Some(stream) = self.streams.get_mut(&id) else { return };
-                let at = stream.arrival(Way::Up, self.now, &mut self.dice);
-                self.at(at, Happening::Up(id, Box::new(word.clone())));
+            let Some(stream) = self.streams.get_mut(&id) else { return };
+            let at = stream.arrival(Way::Up, self.now, &mut self.dice);
+            if matches!(word, WorkerMessage::Reports(_)) && self.dice.one_in(8) {
+                let late = at + self.dice.ms(0, 2000);
+                self.at(late, Happening::Up(id, Box::new(word.clone())));
             }
+            self.at(at, Happening::Up(id, Box::new(word)));
         }
     }
 
