@@ -18,8 +18,7 @@ use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Generation, Rank, Slot, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
-    CoordinatorMessage, Hello, Occurrence, OperatorCommand, Phase, Secret, WorkerMessage, World,
-    WorldEnd,
+    CoordinatorMessage, Hello, Occurrence, OperatorCommand, Phase, Secret, WorkerMessage, WorldEnd,
 };
 
 use self::dice::Dice;
