@@ -4,9 +4,7 @@ mod support;
 
 use coordinator::server::Server;
 use lockstep_proto::ids::{Generation, Rank};
-use lockstep_proto::{
-    CoordinatorMessage, Exit, Hello, SessionClient, SessionError, Verdict, WorldEnd,
-};
+use lockstep_proto::{CoordinatorMessage, Exit, Hello, SessionClient, Verdict, WorldEnd};
 use serde_json::Value;
 use support::*;
 
@@ -54,14 +52,15 @@ async fn a_worker_of_another_run_is_refused_and_should_give_up() {
 }
 
 #[tokio::test]
-async fn a_worker_too_many_may_try_again() {
+async fn a_worker_too_many_waits_as_a_spare_and_takes_the_place_of_a_lost_one() {
     let coordinator = Coordinator::start(options(1)).await;
-    let _worker = Worker::join(&coordinator, "w0").await;
-    let (_sender, mut messages) =
-        SessionClient::connect(&coordinator.uri, hello("w1")).await.unwrap();
-    let error = messages.next().await.unwrap().unwrap_err();
-    assert!(matches!(error, SessionError::Full { .. }), "{error}");
-    assert_eq!(error.verdict(), Verdict::Retry);
+    let mut first = Worker::join(&coordinator, "w0").await;
+    first.enlist().await;
+    let generation = first.world().await.generation;
+    let mut spare = Worker::join(&coordinator, "w1").await;
+    spare.enlist().await;
+    drop(first);
+    assert_eq!(spare.world().await.generation, Generation(generation.0 + 1));
 }
 
 #[tokio::test]

@@ -106,6 +106,7 @@ fn target(args: &TrainArgs, dataset: &Dataset, device: Device) -> Target {
             samples: manifest.samples(),
             classes: engine::classes(dataset),
         },
+        member: None,
     };
     Target { address: args.coordinator.clone(), hello, patience: args.patience() }
 }

@@ -123,7 +123,6 @@ impl Session {
                 message = messages.next() => match message {
                     Some(Ok(CoordinatorMessage::Welcome(welcome))) => {
                         target.hello.run_id = Some(welcome.run_id.clone());
-                        target.hello.slot = Some(welcome.slot);
                         beat = interval(welcome.heartbeat);
                         welcomed = true;
                         // A coordinator that welcomes knows nothing of the world we may still be in.
@@ -133,6 +132,12 @@ impl Session {
                     }
                     Some(Ok(CoordinatorMessage::Dismiss(dismiss))) => {
                         return Served::Over(self.dismissed(dismiss).await);
+                    }
+                    Some(Ok(CoordinatorMessage::Dump(dump))) => {
+                        tracing::error!(reason = dump.reason, "this worker's state is another one");
+                        self.abort_world();
+                        self.order(Order::Quit).await;
+                        return Served::Over(Exit::RestartMe);
                     }
                     Some(Ok(message)) => {
                         self.pass_on(message).await;
@@ -212,7 +217,9 @@ impl Session {
                 self.end.shared.request_stop(stop.generation);
             }
             CoordinatorMessage::Save(generation) => self.order(Order::Save(generation)).await,
-            CoordinatorMessage::Welcome(_) | CoordinatorMessage::Dismiss(_) => {
+            CoordinatorMessage::Welcome(_)
+            | CoordinatorMessage::Dump(_)
+            | CoordinatorMessage::Dismiss(_) => {
                 unreachable!("the caller has dealt with these")
             }
         }

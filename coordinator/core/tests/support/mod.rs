@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use lockstep_core::{Core, Effect, Event, SessionId, Settings};
+use lockstep_core::{Core, Effect, Event, Memory, SessionId, Settings};
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
@@ -30,14 +30,18 @@ pub(crate) fn config(world: u32) -> RunConfig {
 }
 
 pub(crate) fn core(world: u32) -> Core {
+    core_with(config(world), Memory::default(), false)
+}
+
+pub(crate) fn core_with(config: RunConfig, memory: Memory, paused: bool) -> Core {
     Core::new(Settings {
-        config: config(world),
+        config,
         version: VERSION.into(),
         seed: Secret([7; 32]),
-        last_generation: Generation(0),
+        memory,
         started: secs(1_000),
         next_event: 1,
-        paused: false,
+        paused,
     })
 }
 
@@ -55,6 +59,7 @@ pub(crate) fn hello(uid: &str) -> Hello {
         version: VERSION.into(),
         device: "cpu".into(),
         data: DataSet { fingerprint: "aaaa".into(), samples: 1000, classes: 10 },
+        member: None,
     }
 }
 
@@ -67,6 +72,7 @@ pub(crate) fn connect(core: &mut Core, session: u64, hello: Hello) -> Vec<Effect
 }
 
 pub(crate) fn say(core: &mut Core, session: u64, message: WorkerMessage) -> Vec<Effect> {
+    let message = Box::new(message);
     core.step(secs(0), Event::Message { session: SessionId(session), message })
 }
 
@@ -76,8 +82,12 @@ pub(crate) fn lose(core: &mut Core, session: u64) -> Vec<Effect> {
 }
 
 pub(crate) fn enlist(state: Option<TrainingState>) -> WorkerMessage {
+    enlist_after(0, state)
+}
+
+pub(crate) fn enlist_after(ended: u64, state: Option<TrainingState>) -> WorkerMessage {
     let collective_address = SocketAddr::from(([127, 0, 0, 1], 9000));
-    WorkerMessage::Enlist(Enlist { collective_address, state })
+    WorkerMessage::Enlist(Enlist { collective_address, state, ended: Generation(ended) })
 }
 
 pub(crate) fn state(step: u64) -> TrainingState {
@@ -89,6 +99,7 @@ pub(crate) fn heartbeat(generation: u64, step: u64) -> WorkerMessage {
         generation: Generation(generation),
         step: Step(step),
         collective_sequence: 0,
+        activity: Some(lockstep_proto::Activity::Stepping),
     })
 }
 
@@ -105,6 +116,7 @@ pub(crate) fn report(step: u64) -> StepReport {
         probe_loss: None,
         probe_accuracy: None,
         knn_accuracy: None,
+        arrival_wait: None,
         digest: None,
         replaced_samples: Vec::new(),
     }
@@ -175,6 +187,7 @@ pub(crate) fn world_of(effects: &[Effect], session: u64) -> Option<&World> {
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
         | CoordinatorMessage::Save(_)
+        | CoordinatorMessage::Dump(_)
         | CoordinatorMessage::Dismiss(_) => None,
     })
 }
@@ -188,6 +201,7 @@ pub(crate) fn planned(effects: &[Effect], session: u64) -> Vec<u64> {
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
         | CoordinatorMessage::Save(_)
+        | CoordinatorMessage::Dump(_)
         | CoordinatorMessage::Dismiss(_) => None,
     });
     windows.flat_map(|window| window.steps.iter().map(|plan| plan.step.0)).collect()
