@@ -4,13 +4,15 @@ use std::io::Write;
 
 use anyhow::Context;
 use lockstep_proto::{RunEvent, StatusClient};
+use lockstep_service::exit::Failure;
 use time::OffsetDateTime;
 
 use crate::cli::EventsArgs;
 
 /// Asks the coordinator and writes its answers to `out`.
-pub async fn run(args: &EventsArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut client = StatusClient::connect(&args.addr).await?;
+pub async fn run(args: &EventsArgs, out: &mut impl Write) -> Result<(), Failure> {
+    let destination = args.coordinator.destination().map_err(Failure::config)?;
+    let mut client = StatusClient::connect(&destination).await?;
     if args.follow {
         let mut events = client.follow_events(args.since).await?;
         while let Some(event) = events.next().await {

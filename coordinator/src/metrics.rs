@@ -5,7 +5,7 @@ use std::fmt::Error;
 use lockstep_proto::RunStatus;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -130,9 +130,28 @@ fn write(
     value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
 }
 
+/// Who was not let in, since the start. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals {
+    /// Clients that failed at the TLS handshake.
+    pub(crate) handshakes: Counter,
+    /// Orders of callers who have not shown the operator token.
+    pub(crate) orders: Counter,
+}
+
 /// The metrics of a run whose status is told by `status`.
-pub(crate) fn registry(status: watch::Receiver<RunStatus>) -> Registry {
+pub(crate) fn registry(status: watch::Receiver<RunStatus>, refusals: &Refusals) -> Registry {
     let mut registry = Registry::default();
+    registry.register(
+        "lockstep_refused_handshakes",
+        "Clients that failed at the TLS handshake",
+        refusals.handshakes.clone(),
+    );
+    registry.register(
+        "lockstep_refused_orders",
+        "Orders of callers without the operator token",
+        refusals.orders.clone(),
+    );
     registry.register_collector(Box::new(RunMetrics(status)));
     registry
 }

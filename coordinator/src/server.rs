@@ -1,5 +1,6 @@
 //! Everything is bound before anything starts, and stopped in order.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,25 +13,28 @@ use lockstep_core::{Core, EventLog, Settings};
 use lockstep_proto::ids::Generation;
 use lockstep_proto::limits::SECRET_BYTES;
 use lockstep_proto::server::{SERVICE_NAMES, operator_server, session_server, status_server};
+use lockstep_proto::tls::ServerTls;
 use lockstep_proto::{Exit, FILE_DESCRIPTOR_SET, Secret};
 use lockstep_service::listen::listen;
 use lockstep_service::metrics_http;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::Connected;
 use tonic_health::ServingStatus;
 
-use crate::event_file::EventFile;
+use crate::accept;
 use crate::gate::{Gate, read_token};
 use crate::grpc::{Answers, Operators, Sessions};
 use crate::history::History;
-use crate::metrics;
+use crate::journal::Journal;
+use crate::metrics::{self, Refusals};
 use crate::options::Options;
 use crate::shell::{Outlets, Shell};
-use crate::state_dir::{StateDir, write_atomically};
+use crate::store::{Found, Store};
 
 /// Requests that may wait for the loop.
 const REQUEST_QUEUE: usize = 64;
@@ -38,6 +42,8 @@ const REQUEST_QUEUE: usize = 64;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which HTTP/2 asks whether the other end is still there, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Calls that one connection may have open: a worker has one, `coordinator status --watch` two.
+const MAX_STREAMS: u32 = 16;
 /// How long open streams may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 
@@ -47,12 +53,12 @@ pub struct Server {
     options: Options,
     grpc: TcpListener,
     http: TcpListener,
-    state_dir: Option<StateDir>,
+    store: Option<Store>,
     last_generation: Generation,
     history: Option<History>,
-    event_file: Option<EventFile>,
     events: EventLog,
     gate: Gate,
+    tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -60,29 +66,41 @@ impl Server {
     pub async fn bind(options: Options) -> anyhow::Result<Self> {
         let grpc = listen(options.listen, "--listen").await?;
         let http = listen(options.metrics_listen, "--metrics-listen").await?;
-        let (state_dir, last_generation) =
-            options.state_dir.as_deref().map(StateDir::open).transpose()?.unzip();
+        let opened = options.state_dir.as_deref().map(|dir| Store::open(dir, &options.config));
+        let (store, found) = opened.transpose()?.unzip();
+        let Found { journal, events } = found.unwrap_or_default();
         let history = options.reports.as_deref().map(History::open).transpose()?;
         let token = options.operator_token_file.as_deref().map(read_token).transpose()?;
         let gate = Gate::new(token.as_deref(), options.listen);
-        let (event_file, events) =
-            options.state_dir.as_deref().map(EventFile::open).transpose()?.unzip();
+        let tls = options.tls.load()?;
+        if token.is_some() && tls.is_none() && !options.listen.ip().is_loopback() {
+            tracing::warn!(
+                listen = %options.listen,
+                "operators send their token in plain text; start with --tls-cert and --tls-key"
+            );
+        }
         Ok(Self {
             options,
             grpc,
             http,
-            state_dir,
-            last_generation: last_generation.unwrap_or_default(),
+            store,
+            last_generation: journal.last().copied().unwrap_or_default(),
             history,
-            event_file,
-            events: events.unwrap_or_default(),
+            events,
             gate,
+            tls,
         })
     }
 
     /// Where workers connect.
     pub fn address(&self) -> anyhow::Result<SocketAddr> {
         self.grpc.local_addr().context("find the port of the coordinator")
+    }
+
+    /// Where workers connect, as they are told it.
+    pub fn uri(&self) -> anyhow::Result<String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", self.address()?))
     }
 
     /// Where `/metrics` is.
@@ -92,7 +110,7 @@ impl Server {
 
     /// Coordinates until the run is over, or until `stop` has asked for it.
     pub async fn run(self, stop: impl Stream<Item = ()> + Unpin) -> anyhow::Result<Exit> {
-        let uri = format!("http://{}", self.address()?);
+        let uri = self.uri()?;
         tracing::info!(metrics = %self.metrics_address()?, "listening on {uri}");
         if let Some(path) = &self.options.port_file {
             write_port_file(path, &uri)?;
@@ -109,19 +127,27 @@ impl Server {
         let (status, status_watcher) = watch::channel(core.status());
         let (log, log_watcher) = watch::channel(self.events);
         let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
-        let (state_dir, history, event_file) = (self.state_dir, self.history, self.event_file);
-        let outlets = Outlets { status, log, state_dir, history, event_file };
+        let journal = Journal::new(self.store);
+        let outlets = Outlets { status, log, journal, history: self.history };
         let (shell, events) = Shell::new(core, outlets);
 
         let shutdown = CancellationToken::new();
         let mut servers = JoinSet::new();
-        let registry = Arc::new(metrics::registry(status_watcher.clone()));
+        let refusals = Refusals::default();
+        let registry = Arc::new(metrics::registry(status_watcher.clone(), &refusals));
         servers.spawn(serve_http(self.http, registry, shutdown.clone()));
         let answers = Answers { shell: requests.clone(), status: status_watcher, log: log_watcher };
-        let operators = Operators { shell: requests.clone(), gate: self.gate };
+        let operators =
+            Operators { shell: requests.clone(), gate: self.gate, refused: refusals.orders };
         let sessions = Sessions { shell: requests };
         let services = (sessions, answers, operators);
-        servers.spawn(serve_grpc(self.grpc, services, shutdown.clone()));
+        let (listener, shutdown_grpc) = (self.grpc, shutdown.clone());
+        if let Some(tls) = self.tls {
+            let incoming = accept::encrypted(listener, tls.acceptor(), refusals.handshakes);
+            servers.spawn(serve_grpc(incoming, services, shutdown_grpc));
+        } else {
+            servers.spawn(serve_grpc(accept::plain(listener), services, shutdown_grpc));
+        }
 
         let exit = tokio::select! {
             exit = shell.run(events, request_queue, stop) => exit,
@@ -153,11 +179,14 @@ async fn serve_http(
     metrics_http::serve(listener, registry, shutdown).await.context("serve the metrics")
 }
 
-async fn serve_grpc(
-    listener: TcpListener,
+async fn serve_grpc<C>(
+    incoming: impl Stream<Item = std::io::Result<C>>,
     (sessions, answers, operators): (Sessions, Answers, Operators),
     shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let (health, health_service) = tonic_health::server::health_reporter();
     for name in SERVICE_NAMES {
         health.set_service_status(name, ServingStatus::Serving).await;
@@ -169,6 +198,7 @@ async fn serve_grpc(
     };
     tonic::transport::Server::builder()
         .timeout(ANSWER_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .add_service(session_server(sessions))
@@ -178,17 +208,21 @@ async fn serve_grpc(
         .add_service(reflection().build_v1().context("describe the services")?)
         // Some generic clients speak only the older version.
         .add_service(reflection().build_v1alpha().context("describe the services")?)
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            shutdown.cancelled_owned(),
-        )
+        .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
         .await
         .context("serve gRPC")
 }
 
+/// The file is either the old one or the whole new one, whenever someone reads it.
 fn write_port_file(path: &Path, uri: &str) -> anyhow::Result<()> {
-    write_atomically(path, &format!("{uri}\n"))
-        .with_context(|| format!("write the port file {}", path.display()))
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let write = || {
+        let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))?;
+        writeln!(file, "{uri}")?;
+        file.persist(path)?;
+        std::io::Result::Ok(())
+    };
+    write().with_context(|| format!("write the port file {}", path.display()))
 }
 
 /// Time since 1970 (UTC).

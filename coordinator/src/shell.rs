@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use futures_util::{Stream, StreamExt};
 use lockstep_core::{Core, Effect, Event, EventLog, SessionId};
 use lockstep_proto::ids::Generation;
@@ -16,11 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::event_file::EventFile;
 use crate::grpc::{Joining, Request, ToWorker};
 use crate::history::History;
+use crate::journal::Journal;
 use crate::live_line::LiveLine;
-use crate::state_dir::StateDir;
 
 /// How often leases are looked at and the status is renewed.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,9 +32,8 @@ const EVENT_QUEUE: usize = 1024;
 pub(crate) struct Outlets {
     pub(crate) status: watch::Sender<RunStatus>,
     pub(crate) log: watch::Sender<EventLog>,
-    pub(crate) state_dir: Option<StateDir>,
+    pub(crate) journal: Journal,
     pub(crate) history: Option<History>,
-    pub(crate) event_file: Option<EventFile>,
 }
 
 /// What the loop works with.
@@ -98,12 +95,14 @@ impl Shell {
                 _ = ticks.tick() => {
                     self.step(Event::Tick).await?;
                     self.publish();
+                    self.outlets.journal.flush().await;
                 }
             }
             if let Some((exit, until)) = self.finished
                 && (self.sessions.is_empty() || self.now() >= until)
             {
                 self.live_line.finish();
+                self.outlets.journal.flush().await;
                 return Ok(exit);
             }
         }
@@ -123,6 +122,8 @@ impl Shell {
             }
             Request::Operate(command, reply) => {
                 let answer = self.operate(command).await?;
+                // What an operator was told to have happened must outlast a crash.
+                self.outlets.journal.flush().await;
                 drop(reply.send(answer));
                 Ok(())
             }
@@ -177,7 +178,7 @@ impl Shell {
 
     async fn carry_out(&mut self, effect: Effect) -> anyhow::Result<Option<Event>> {
         match effect {
-            Effect::Journal(generation) => self.journal(generation).await?,
+            Effect::Journal(generation) => self.outlets.journal.record(generation).await?,
             Effect::Send { session, message } => return Ok(self.send(session, message)),
             Effect::Close { session, refusal } => {
                 let Some(queue) = self.sessions.remove(&session) else { return Ok(None) };
@@ -193,21 +194,12 @@ impl Shell {
                 }
             }
             Effect::Noted(event) => {
-                if let Some(file) = &mut self.outlets.event_file {
-                    file.append(&event);
-                }
+                self.outlets.journal.note(event.clone());
                 self.outlets.log.send_modify(|log| log.push(event));
             }
             Effect::Finished(exit) => self.finished = Some((exit, self.now() + FAREWELL)),
         }
         Ok(None)
-    }
-
-    async fn journal(&self, generation: Generation) -> anyhow::Result<()> {
-        let Some(state_dir) = self.outlets.state_dir.clone() else { return Ok(()) };
-        tokio::task::spawn_blocking(move || state_dir.journal(generation))
-            .await
-            .context("store the generation")?
     }
 
     /// Queues a message. A worker that does not read its messages counts as lost.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lockstep_proto::{Phase, RunStatus, StatusClient, WorkerStatus};
+use lockstep_service::exit::Failure;
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
@@ -22,11 +23,12 @@ struct Snapshot {
 }
 
 /// Asks the coordinator and writes its answers to `out`.
-pub async fn run(args: &StatusArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut client = StatusClient::connect(&args.addr).await?;
+pub async fn run(args: &StatusArgs, out: &mut impl Write) -> Result<(), Failure> {
+    let destination = args.coordinator.destination().map_err(Failure::config)?;
+    let mut client = StatusClient::connect(&destination).await?;
     if !args.watch {
         let run = client.get_run().await?;
-        return show(args, &mut client, run, out).await;
+        return Ok(show(args, &mut client, run, out).await?);
     }
     let mut changes = client.watch_run(WATCH_INTERVAL).await?;
     while let Some(run) = changes.next().await {

@@ -1,18 +1,26 @@
 //! A coordinator on loopback, and workers that speak its protocol without training.
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
+pub(crate) mod certificates;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::Parser;
+use coordinator::cli::Cli;
 use coordinator::options::Options;
 use coordinator::server::Server;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
 use lockstep_proto::{
-    CoordinatorMessage, DataSet, Enlist, Exit, Hello, PROTOCOL_VERSION, SessionClient,
+    CoordinatorMessage, DataSet, Destination, Enlist, Exit, Hello, PROTOCOL_VERSION, SessionClient,
     SessionError, SessionMessages, SessionSender, StepReport, StepReports, WorkerMessage, World,
     WorldEnd, WorldEnded,
 };
+use lockstep_service::exit::Failure;
+use lockstep_service::tls_args::ServerTlsArgs;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,6 +31,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// A coordinator of the preset `tiny`.
 pub(crate) struct Coordinator {
     pub(crate) uri: String,
+    pub(crate) destination: Destination,
     pub(crate) metrics: SocketAddr,
     pub(crate) stop: mpsc::Sender<()>,
     ended: JoinHandle<anyhow::Result<Exit>>,
@@ -42,6 +51,7 @@ pub(crate) fn options(world: u32) -> Options {
         state_dir: None,
         reports: None,
         operator_token_file: None,
+        tls: ServerTlsArgs::default(),
         port_file: None,
     }
 }
@@ -49,11 +59,12 @@ pub(crate) fn options(world: u32) -> Options {
 impl Coordinator {
     pub(crate) async fn start(options: Options) -> Self {
         let server = Server::bind(options).await.expect("any port is free");
-        let uri = format!("http://{}", server.address().expect("it is bound"));
+        let uri = server.uri().expect("it is bound");
         let metrics = server.metrics_address().expect("it is bound");
         let (stop, stops) = mpsc::channel(2);
         let ended = tokio::spawn(server.run(ReceiverStream::new(stops)));
-        Self { uri, metrics, stop, ended }
+        let destination = Destination::plain(&uri);
+        Self { uri, destination, metrics, stop, ended }
     }
 
     /// Ends it without a word, as a crash does.
@@ -90,14 +101,20 @@ pub(crate) fn hello(uid: &str) -> Hello {
 impl Worker {
     /// Connects and takes the welcome.
     pub(crate) async fn join(coordinator: &Coordinator, uid: &str) -> Self {
-        let (sender, messages) =
-            SessionClient::connect(&coordinator.uri, hello(uid)).await.expect("it is reachable");
+        Self::join_at(&coordinator.destination, uid).await.expect("it is reachable")
+    }
+
+    pub(crate) async fn join_at(
+        destination: &Destination,
+        uid: &str,
+    ) -> Result<Self, SessionError> {
+        let (sender, messages) = SessionClient::connect(destination, hello(uid)).await?;
         let mut worker = Self { sender, messages };
         let CoordinatorMessage::Welcome(welcome) = worker.next().await else {
             panic!("the first message is a welcome")
         };
         assert_eq!(welcome.run_id, "tiny");
-        worker
+        Ok(worker)
     }
 
     pub(crate) async fn enlist(&self) {
@@ -162,4 +179,22 @@ pub(crate) async fn pair(options: Options) -> (Coordinator, Worker, Worker, Gene
     let generation = first.world().await.generation;
     assert_eq!(second.world().await.generation, generation);
     (coordinator, first, second, generation)
+}
+
+/// What a command to a running coordinator prints.
+pub(crate) async fn ask(args: &[&str]) -> Result<String, Failure> {
+    let cli = Cli::try_parse_from([&["coordinator"], args].concat()).expect("a command line");
+    let mut out = Vec::new();
+    coordinator::ask(cli.command.expect("a subcommand"), &mut out).await?;
+    Ok(String::from_utf8(out).expect("it prints text"))
+}
+
+/// What the coordinator answers over HTTP.
+pub(crate) async fn http_get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("the metrics are served");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("the metrics are served");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("the metrics are served");
+    answer
 }
