@@ -65,7 +65,10 @@ async fn with_a_token_only_its_holder_is_heard() {
     let coordinator = Coordinator::start(options).await;
     for (shown, words) in [
         (None, "wants its operator token"),
-        (credentials(b"correct-horse-batterY"), "this is not the coordinator's operator token"),
+        (
+            Some(credentials(b"correct-horse-batterY")),
+            "this is not the coordinator's operator token",
+        ),
     ] {
         let mut operator = OperatorClient::connect(&coordinator.destination, shown).await.unwrap();
         let error = operator.ask(OperatorCommand::Stop).await.unwrap_err();
@@ -84,7 +87,8 @@ async fn a_coordinator_that_others_can_reach_takes_no_orders_without_a_token() {
     options.listen = SocketAddr::from(([0, 0, 0, 0], 0));
     let coordinator = Coordinator::start(options).await;
     let destination = Destination::plain(coordinator.uri.replace("0.0.0.0", "127.0.0.1"));
-    let mut operator = OperatorClient::connect(&destination, credentials(TOKEN)).await.unwrap();
+    let mut operator =
+        OperatorClient::connect(&destination, Some(credentials(TOKEN))).await.unwrap();
     let error = operator.ask(OperatorCommand::Stop).await.unwrap_err().to_string();
     assert!(error.contains("start it with --operator-token-file"), "{error}");
 }
@@ -92,8 +96,9 @@ async fn a_coordinator_that_others_can_reach_takes_no_orders_without_a_token() {
 #[tokio::test]
 async fn a_token_leaves_the_machine_encrypted_or_by_explicit_permission() {
     let far = "http://192.0.2.1:7400";
-    let error =
-        OperatorClient::connect(&Destination::plain(far), credentials(TOKEN)).await.unwrap_err();
+    let error = OperatorClient::connect(&Destination::plain(far), Some(credentials(TOKEN)))
+        .await
+        .unwrap_err();
     assert_eq!(error.verdict(), Verdict::GiveUp);
     assert_eq!(
         error.to_string(),
@@ -123,6 +128,6 @@ async fn a_pause_outlasts_the_coordinator() {
     assert_eq!(client.get_run().await.unwrap().phase, Phase::Paused);
 }
 
-fn credentials(token: &[u8]) -> Option<Credentials<'_>> {
-    Some(Credentials { token, in_plain_text: PlainText::Forbidden })
+fn credentials(token: &[u8]) -> Credentials<'_> {
+    Credentials { token, in_plain_text: PlainText::Forbidden }
 }

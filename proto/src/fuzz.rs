@@ -1,6 +1,8 @@
 //! Whatever arrives, no message makes its reader panic, and what is accepted can be passed on unchanged.
 
 use proptest::prelude::*;
+use std::sync::LazyLock;
+
 use prost::Message;
 use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value,
@@ -15,6 +17,14 @@ use crate::{FILE_DESCRIPTOR_SET, Malformed, wire};
 /// Messages inside messages that are made; the deepest real one is a member in a world in a message.
 const DEPTH: u32 = 5;
 
+static POOL: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build made it"));
+
+/// A text that is accepted where a configuration is wanted.
+static CONFIG: LazyLock<String> = LazyLock::new(|| {
+    crate::layers::Layers::default().resolve().expect("the defaults are valid").config.to_json()
+});
+
 /// Reads bytes as one of the messages. `Ok(false)`: refused, as it should be.
 type Reader = fn(&[u8]) -> Result<bool, TestCaseError>;
 
@@ -28,7 +38,7 @@ const READERS: [(&str, Reader); 5] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn arbitrary_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
@@ -67,12 +77,12 @@ proptest! {
 #[test]
 fn the_fields_are_arbitrary_but_often_good_enough_to_be_accepted() {
     for (name, reader) in READERS {
-        let accepted = (0..4000_u32).filter(|seed| {
+        let accepted = (0..500_u32).filter(|seed| {
             let entropy: Vec<_> = (0..400_u32).map(|at| mixed(seed * 401 + at)).collect();
             reader(&made_of(name, &entropy)).unwrap()
         });
         let accepted = accepted.count();
-        assert!((1..4000).contains(&accepted), "{name}: {accepted} of 4000 are accepted");
+        assert!((1..500).contains(&accepted), "{name}: {accepted} of 500 are accepted");
     }
 }
 
@@ -83,21 +93,22 @@ fn mixed(seed: u32) -> u8 {
 fn read<W, T>(bytes: &[u8]) -> Result<bool, TestCaseError>
 where
     W: Message + Default + From<T>,
-    T: TryFrom<W, Error = Malformed> + Clone + PartialEq + std::fmt::Debug,
+    T: TryFrom<W, Error = Malformed>,
 {
     let Some(message) = W::decode(bytes).ok().and_then(|wire| T::try_from(wire).ok()) else {
         return Ok(false);
     };
-    let again = W::decode(W::from(message.clone()).encode_to_vec().as_slice());
-    let again = again.map(T::try_from).expect("prost reads what it writes");
-    prop_assert_eq!(again, Ok(message));
+    // As bytes, since a number that is none does not equal itself.
+    let once = W::from(message).encode_to_vec();
+    let again = T::try_from(W::decode(once.as_slice()).expect("prost reads what it writes"));
+    let again = again.map(|message| W::from(message).encode_to_vec());
+    prop_assert_eq!(again, Ok(once));
     Ok(true)
 }
 
 /// The encoded message `name` with fields that `entropy` chooses; where it ends, with none.
 fn made_of(name: &str, entropy: &[u8]) -> Vec<u8> {
-    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).expect("the build made it");
-    let descriptor = pool.get_message_by_name(&format!("lockstep.v1.{name}")).expect("it is there");
+    let descriptor = POOL.get_message_by_name(&format!("lockstep.v1.{name}")).expect("it is there");
     Maker(entropy).message(&descriptor, DEPTH).encode_to_vec()
 }
 
@@ -164,11 +175,7 @@ impl Maker<'_> {
             0 => String::new(),
             1 => "é".repeat(self.below(200) * 20),
             2 => "{\"run\":{\"id\":\"x\"}}".into(),
-            3 => crate::layers::Layers::default()
-                .resolve()
-                .expect("the defaults are valid")
-                .config
-                .to_json(),
+            3 => CONFIG.clone(),
             _ => "127.0.0.1:80".into(),
         }
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "every test file uses its own part of it")]
 
 pub(crate) mod certificates;
+pub(crate) mod process;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -94,7 +95,7 @@ pub(crate) fn hello(uid: &str) -> Hello {
         host: "node".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         device: "cpu".into(),
-        data: DataSet { fingerprint: "aaaa".into(), samples: 1000, classes: 10 },
+        data: DataSet { fingerprint: "aaaa".into(), samples: 100_000, classes: 10 },
     }
 }
 
