@@ -1,14 +1,14 @@
 //! How soon a world forms once its last worker is here, and what many workers cost the coordinator.
 //!
 //! The figures: `cargo test --release -p coordinator --test rendezvous -- --ignored --nocapture --test-threads 1`.
-#![expect(clippy::print_stderr, reason = "these tests measure")]
+#![expect(clippy::print_stderr, clippy::disallowed_methods, reason = "these tests measure")]
 
 mod support;
 
 use std::time::{Duration, Instant};
 
 use lockstep_proto::ids::{Generation, Step};
-use lockstep_proto::{Heartbeat, StatusClient, WorkerMessage};
+use lockstep_proto::{Activity, Heartbeat, StatusClient, WorkerMessage};
 use support::process::Process;
 use support::*;
 use tempfile::TempDir;
@@ -127,8 +127,12 @@ async fn beat(worker: Worker, how_long: Duration) {
     while Instant::now() < until {
         beats.tick().await;
         sequence += 1;
-        let (generation, step) = (Generation(1), Step(0));
-        let beat = Heartbeat { generation, step, collective_sequence: sequence };
+        let beat = Heartbeat {
+            generation: Generation(1),
+            step: Step(0),
+            collective_sequence: sequence,
+            activity: Some(Activity::Stepping),
+        };
         worker.say(WorkerMessage::Heartbeat(beat)).await;
     }
 }

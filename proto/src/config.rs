@@ -49,6 +49,22 @@ pub struct Run {
     pub seed: u64,
     /// Workers to wait for; also `--world`.
     pub world: u32,
+    /// Fewest workers that go on when the others stay away; also `--min-world`; 0: `world`.
+    pub min_world: u32,
+    /// Most workers that train together; the rest are spares; also `--max-world`; 0: `world`.
+    pub max_world: u32,
+}
+
+impl Run {
+    /// Fewest workers that train together.
+    pub fn least(&self) -> u32 {
+        if self.min_world == 0 { self.world } else { self.min_world }
+    }
+
+    /// Most workers that train together.
+    pub fn most(&self) -> u32 {
+        if self.max_world == 0 { self.world } else { self.max_world }
+    }
 }
 
 /// `[model]`
@@ -160,7 +176,7 @@ pub struct Data {
     pub image_size: u32,
     /// Short side of the image before the centre crop of evaluation, in pixels; at least `image_size`.
     pub eval_resize: u32,
-    /// V: virtual workers that the sample order is cut into; divides `schedule.global_batch`, at least `run.world`.
+    /// V: virtual workers that the sample order is cut into; divides `schedule.global_batch`, one or more for each worker.
     pub lanes: u32,
     /// Samples of a lane that are shuffled together.
     pub shuffle_block: u32,
@@ -306,6 +322,17 @@ pub struct Control {
     pub heartbeat_ms: u32,
     /// Milliseconds of silence after which a worker counts as lost; over two heartbeats.
     pub lease_ms: u32,
+    /// Milliseconds for which a world waits for more workers after a failure, once it could form without them.
+    pub last_call_ms: u32,
+    /// As `last_call_ms` for the first world.
+    pub cold_call_ms: u32,
+    /// Milliseconds without progress after which the rank that holds up the others is put out; at least 5 median steps.
+    pub progress_ms: u32,
+    /// Milliseconds that a worker is kept out of worlds once it failed twice in a row; doubles with every further time; 0:
+    /// never.
+    pub cooldown_ms: u32,
+    /// Milliseconds that a coordinator which was started again waits for the members of the world before it.
+    pub readopt_ms: u32,
     /// Steps between comparisons of all ranks' digests; 0: only at checkpoints.
     pub digest_every: u64,
     /// Steps in a row that are skipped, since something was not finite, before the run fails.

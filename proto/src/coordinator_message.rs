@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::border::{Border, Malformed, clip};
 use crate::config::RunConfig;
 use crate::exit::Exit;
@@ -28,6 +30,8 @@ pub enum CoordinatorMessage {
     Dismiss(Dismiss),
     /// Write a checkpoint at the next step edge of this world, and go on.
     Save(Generation),
+    /// Leave the world, write the state to a file, and exit with 75.
+    Dump(Dump),
 }
 
 /// The run, as every worker must see it.
@@ -41,6 +45,8 @@ pub struct Welcome {
     pub config: RunConfig,
     /// Time between heartbeats.
     pub heartbeat: Duration,
+    /// The world of its hello, which it goes on in; `None`: it leaves any that it may be in, and enlists.
+    pub member_of: Option<Generation>,
 }
 
 /// The ranks that train together from now on.
@@ -76,7 +82,7 @@ pub struct Member {
 }
 
 /// Contiguous lanes, at least one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaneRange {
     /// The first lane.
     pub first: u32,
@@ -94,7 +100,7 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// Schedules of the next steps of one world, in step order, without gaps.
+/// Schedules of the next steps of one world, in step order, without gaps. May repeat steps that were sent before.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlanWindow {
     /// The world this plan is for.
@@ -114,6 +120,8 @@ pub struct StepPlan {
     pub learning_rate: f64,
     /// Write a checkpoint once this step is applied.
     pub checkpoint: bool,
+    /// Once this step is applied, all ranks leave the world as stopped, and enlist. The last of a world's plan.
+    pub regroup: bool,
 }
 
 /// Leave this world at once.
@@ -131,6 +139,15 @@ pub struct Abort {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
     /// The world to stop.
+    pub generation: Generation,
+    /// For people.
+    pub reason: String,
+}
+
+/// This worker's state differs from that of the other ranks. The last message of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dump {
+    /// The world in which it was found.
     pub generation: Generation,
     /// For people.
     pub reason: String,
@@ -160,6 +177,7 @@ impl TryFrom<wire::CoordinatorMessage> for CoordinatorMessage {
             Kind::Save(wire::Save { generation }) => {
                 Self::Save(Generation(Border("Save").positive("generation", generation)?))
             }
+            Kind::Dump(dump) => Self::Dump(dump.try_into()?),
             Kind::Dismiss(dismiss) => Self::Dismiss(dismiss.try_into()?),
         })
     }
@@ -175,6 +193,7 @@ impl From<CoordinatorMessage> for wire::CoordinatorMessage {
             CoordinatorMessage::Abort(abort) => Kind::Abort(abort.into()),
             CoordinatorMessage::Stop(stop) => Kind::Stop(stop.into()),
             CoordinatorMessage::Save(world) => Kind::Save(wire::Save { generation: world.0 }),
+            CoordinatorMessage::Dump(dump) => Kind::Dump(dump.into()),
             CoordinatorMessage::Dismiss(dismiss) => Kind::Dismiss(dismiss.into()),
         };
         Self { kind: Some(kind) }
@@ -186,7 +205,7 @@ impl TryFrom<wire::Welcome> for Welcome {
 
     fn try_from(welcome: wire::Welcome) -> Result<Self, Malformed> {
         const B: Border = Border("Welcome");
-        let wire::Welcome { run_id, slot, config_json, heartbeat_ms } = welcome;
+        let wire::Welcome { run_id, slot, config_json, heartbeat_ms, generation } = welcome;
         B.at_most("config_json", config_json.as_bytes(), MAX_CONFIG_BYTES)?;
         let config = RunConfig::from_json(&config_json).map_err(|faults| {
             let problem = format!("is not valid here; use one version everywhere: {faults}");
@@ -197,18 +216,20 @@ impl TryFrom<wire::Welcome> for Welcome {
             slot: Slot(slot),
             config,
             heartbeat: Duration::from_millis(B.positive("heartbeat_ms", heartbeat_ms)?.into()),
+            member_of: (generation > 0).then_some(Generation(generation)),
         })
     }
 }
 
 impl From<Welcome> for wire::Welcome {
     fn from(welcome: Welcome) -> Self {
-        let Welcome { run_id, slot, config, heartbeat } = welcome;
+        let Welcome { run_id, slot, config, heartbeat, member_of } = welcome;
         Self {
             run_id,
             slot: slot.0,
             config_json: config.to_json(),
             heartbeat_ms: u32::try_from(heartbeat.as_millis()).unwrap_or(u32::MAX),
+            generation: member_of.map_or(0, |generation| generation.0),
         }
     }
 }
@@ -320,20 +341,21 @@ impl TryFrom<wire::StepPlan> for StepPlan {
 
     fn try_from(plan: wire::StepPlan) -> Result<Self, Malformed> {
         const B: Border = Border("StepPlan");
-        let wire::StepPlan { step, decay, learning_rate, checkpoint } = plan;
+        let wire::StepPlan { step, decay, learning_rate, checkpoint, regroup } = plan;
         Ok(Self {
             step: Step(step),
             decay: B.within("decay", decay, (0.0, 1.0))?,
             learning_rate: B.within("learning_rate", learning_rate, (0.0, f64::MAX))?,
             checkpoint,
+            regroup,
         })
     }
 }
 
 impl From<StepPlan> for wire::StepPlan {
     fn from(plan: StepPlan) -> Self {
-        let StepPlan { step, decay, learning_rate, checkpoint } = plan;
-        Self { step: step.0, decay, learning_rate, checkpoint }
+        let StepPlan { step, decay, learning_rate, checkpoint, regroup } = plan;
+        Self { step: step.0, decay, learning_rate, checkpoint, regroup }
     }
 }
 
@@ -380,6 +402,23 @@ impl From<Stop> for wire::Stop {
     }
 }
 
+impl TryFrom<wire::Dump> for Dump {
+    type Error = Malformed;
+
+    fn try_from(dump: wire::Dump) -> Result<Self, Malformed> {
+        let wire::Dump { generation, reason } = dump;
+        let generation = Generation(Border("Dump").positive("generation", generation)?);
+        Ok(Self { generation, reason: clip(reason) })
+    }
+}
+
+impl From<Dump> for wire::Dump {
+    fn from(dump: Dump) -> Self {
+        let Dump { generation, reason } = dump;
+        Self { generation: generation.0, reason: clip(reason) }
+    }
+}
+
 impl TryFrom<wire::Dismiss> for Dismiss {
     type Error = Malformed;
 
@@ -411,6 +450,7 @@ mod tests {
                 run_id: config.run.id.clone(),
                 slot: Slot(1),
                 heartbeat: Duration::from_millis(500),
+                member_of: Some(Generation(3)),
                 config,
             })),
             CoordinatorMessage::World(world()),
@@ -425,6 +465,7 @@ mod tests {
             }),
             CoordinatorMessage::Stop(Stop { generation: Generation(3), reason: "asked".into() }),
             CoordinatorMessage::Save(Generation(3)),
+            CoordinatorMessage::Dump(Dump { generation: Generation(3), reason: "odd".into() }),
             CoordinatorMessage::Dismiss(Dismiss { exit: Exit::Done, reason: "complete".into() }),
         ];
         for message in messages {
@@ -475,6 +516,7 @@ mod tests {
             slot: 0,
             config_json: "{\"novelty\": 1}".into(),
             heartbeat_ms: 500,
+            generation: 0,
         };
         let error = Welcome::try_from(wire).unwrap_err().to_string();
         assert!(error.starts_with("Welcome.config_json is not valid here; use one"), "{error}");
@@ -499,6 +541,13 @@ mod tests {
     }
 
     fn plan(step: u64) -> StepPlan {
-        StepPlan { step: Step(step), decay: 0.99, learning_rate: 0.1, checkpoint: step == 5 }
+        let marked = step == 5;
+        StepPlan {
+            step: Step(step),
+            decay: 0.99,
+            learning_rate: 0.1,
+            checkpoint: marked,
+            regroup: marked,
+        }
     }
 }

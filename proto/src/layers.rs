@@ -459,6 +459,11 @@ mod tests {
                 "`data.lanes` = 100 (run.toml) and `schedule.global_batch` = 4096 (default)",
             ),
             ("run.world = 257", "`data.lanes` = 256 (default) and `run.world` = 257 (run.toml)"),
+            ("run.min_world = 2", "`run.min_world` = 2 (run.toml) and `run.world` = 1 (default): "),
+            (
+                "run.world = 3\nrun.max_world = 2",
+                "`run.max_world` = 2 (run.toml) and `run.world` = 3",
+            ),
             (
                 "data.eval_resize = 200",
                 "`data.eval_resize` = 200 (run.toml) and `data.image_size` = 224",

@@ -51,8 +51,8 @@ pub use client::{
 };
 pub use connection::Destination;
 pub use coordinator_message::{
-    Abort, CoordinatorMessage, Dismiss, LaneRange, Member, PlanWindow, Secret, StepPlan, Stop,
-    Welcome, World,
+    Abort, CoordinatorMessage, Dismiss, Dump, LaneRange, Member, PlanWindow, Secret, StepPlan,
+    Stop, Welcome, World,
 };
 pub use exit::Exit;
 pub use limits::PROTOCOL_VERSION;
@@ -60,10 +60,10 @@ pub use operator::OperatorCommand;
 pub use print::Difference;
 pub use report::{StepReport, StepReports};
 pub use run_event::{Occurrence, RunEvent};
-pub use status::{Phase, RunStatus, WorkerStatus};
+pub use status::{Phase, RunStatus, Straggler, WorkerStatus};
 pub use worker_message::{
-    CheckpointWritten, DataSet, Enlist, Goodbye, Heartbeat, Hello, TrainingState, WorkerMessage,
-    WorldEnd, WorldEnded,
+    Activity, CheckpointWritten, DataSet, Enlist, Goodbye, Heartbeat, Hello, Membership,
+    TrainingState, WorkerMessage, WorldEnd, WorldEnded,
 };
 
 /// Descriptors of the `.proto` files, for gRPC reflection.

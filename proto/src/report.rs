@@ -44,6 +44,8 @@ pub struct StepReport {
     pub probe_accuracy: Option<f64>,
     /// Accuracy of the kNN evaluation made after this step, 0 to 1; `None` where none was made.
     pub knn_accuracy: Option<f64>,
+    /// Time that it waited for its peers in the first collective of the step; `None`: not measured.
+    pub arrival_wait: Option<Duration>,
     /// Digest of the state after the step; `None` where none was taken.
     pub digest: Option<Digest>,
     /// Ids of corrupt samples that this worker replaced.
@@ -90,6 +92,7 @@ impl TryFrom<wire::StepReport> for StepReport {
             digest,
             replaced_samples,
             knn_accuracy,
+            arrival_wait_us,
         } = report;
         if applied && !(0.0..=MAX_LOSS).contains(&loss) {
             let problem = format!("is {loss} at step {step}, expected 0 to 8");
@@ -114,6 +117,7 @@ impl TryFrom<wire::StepReport> for StepReport {
             probe_loss,
             probe_accuracy: share("probe_accuracy", probe_accuracy)?,
             knn_accuracy: share("knn_accuracy", knn_accuracy)?,
+            arrival_wait: arrival_wait_us.map(Duration::from_micros),
             digest: digest.map(Digest),
             replaced_samples,
         })
@@ -134,6 +138,7 @@ impl From<StepReport> for wire::StepReport {
             probe_loss,
             probe_accuracy,
             knn_accuracy,
+            arrival_wait,
             digest,
             replaced_samples,
         } = report;
@@ -151,6 +156,7 @@ impl From<StepReport> for wire::StepReport {
             digest: digest.map(|digest| digest.0),
             replaced_samples,
             knn_accuracy,
+            arrival_wait_us: arrival_wait.map(micros),
         }
     }
 }
@@ -191,6 +197,7 @@ pub(crate) mod tests {
             probe_loss: Some(2.3),
             probe_accuracy: Some(0.25),
             knn_accuracy: Some(0.5),
+            arrival_wait: Some(Duration::from_micros(40)),
             digest: Some(Digest(0xfeed)),
             replaced_samples: vec![3, 4],
         }

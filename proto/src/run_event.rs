@@ -59,6 +59,13 @@ pub enum Occurrence {
         /// Slots of its ranks, in rank order.
         slots: Vec<Slot>,
     },
+    /// A coordinator that was started again goes on with the world of the one before.
+    WorldAdopted {
+        /// Its number.
+        generation: Generation,
+        /// Ranks that had come back by then: more than half.
+        ranks: u32,
+    },
     /// A world was broken.
     WorldAborted {
         /// Its number.
@@ -121,6 +128,9 @@ impl Display for Occurrence {
             Self::WorldFormed { generation, step, slots } => {
                 let (number, size) = (generation.0, slots.len());
                 write!(f, "generation {number} formed: {size} ranks, from step {}", step.0)
+            }
+            Self::WorldAdopted { generation, ranks } => {
+                write!(f, "generation {} goes on: {ranks} ranks came back", generation.0)
             }
             Self::WorldAborted { generation, culprits, reason } => {
                 write!(f, "generation {} aborted", generation.0)?;
@@ -195,6 +205,10 @@ impl TryFrom<What> for Occurrence {
                 let slots = slots.into_iter().map(Slot).collect();
                 Self::WorldFormed { generation, step: Step(step), slots }
             }
+            What::WorldAdopted(wire::WorldAdopted { generation, ranks }) => {
+                let generation = Border("WorldAdopted").positive("generation", generation)?;
+                Self::WorldAdopted { generation: Generation(generation), ranks }
+            }
             What::WorldAborted(wire::WorldAborted { generation, culprits, reason }) => {
                 const B: Border = Border("WorldAborted");
                 B.at_most("culprits", &culprits, MAX_MEMBERS)?;
@@ -241,6 +255,9 @@ impl From<Occurrence> for What {
                 let slots = slots.into_iter().map(|slot| slot.0).collect();
                 let (generation, step) = (generation.0, step.0);
                 Self::WorldFormed(wire::WorldFormed { generation, step, slots })
+            }
+            Occurrence::WorldAdopted { generation, ranks } => {
+                Self::WorldAdopted(wire::WorldAdopted { generation: generation.0, ranks })
             }
             Occurrence::WorldAborted { generation, culprits, reason } => {
                 let culprits = culprits.into_iter().map(|rank| rank.0).collect();
@@ -305,6 +322,7 @@ mod tests {
             Occurrence::WorkerJoined { worker: worker.clone(), slot, host: "node".into() },
             Occurrence::WorkerLeft { worker, slot, reason: reason.clone() },
             Occurrence::WorldFormed { generation, step: Step(7), slots: vec![slot] },
+            Occurrence::WorldAdopted { generation, ranks: 2 },
             Occurrence::WorldAborted {
                 generation,
                 culprits: vec![Rank(0)],

@@ -55,6 +55,23 @@ pub struct RunStatus {
     pub replaced_samples: u64,
     /// Newest checkpoint.
     pub checkpoint_step: Option<Step>,
+    /// Since when it does or waits for that, in milliseconds since 1970 (UTC).
+    pub since_unix_ms: u64,
+    /// When it stops waiting for that, at the latest; `None`: it waits as long as it takes.
+    pub until_unix_ms: Option<u64>,
+    /// Workers that wait for a place in the world.
+    pub spare_workers: u32,
+    /// The member that arrives last at the first collective of a step, on average over the last steps.
+    pub straggler: Option<Straggler>,
+}
+
+/// The member of a world that the others wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Straggler {
+    /// Its slot.
+    pub slot: Slot,
+    /// How much later than the first it arrives, on average.
+    pub late: Duration,
 }
 
 /// What a run is doing.
@@ -112,6 +129,11 @@ pub struct WorkerStatus {
     pub silent: Duration,
     /// Images per second of this worker; 0: not known.
     pub images_per_second: f64,
+    /// How much later than the first rank it arrives at the first collective of a step, on average over the last steps;
+    /// `None`: not known.
+    pub late: Option<Duration>,
+    /// How long it is kept out of worlds still, since it failed too often; zero: it is not.
+    pub cooldown: Duration,
 }
 
 impl TryFrom<wire::Run> for RunStatus {
@@ -142,6 +164,11 @@ impl TryFrom<wire::Run> for RunStatus {
             replaced_samples,
             checkpoint_step,
             knn_accuracy,
+            since_unix_ms,
+            until_unix_ms,
+            spare_workers,
+            straggler_slot,
+            straggler_late_us,
         } = run;
         Ok(Self {
             run_id: B.name("run_id", run_id)?,
@@ -166,6 +193,13 @@ impl TryFrom<wire::Run> for RunStatus {
             skipped_steps,
             replaced_samples,
             checkpoint_step: checkpoint_step.map(Step),
+            since_unix_ms,
+            until_unix_ms,
+            spare_workers,
+            straggler: straggler_slot.map(|slot| Straggler {
+                slot: Slot(slot),
+                late: Duration::from_micros(straggler_late_us),
+            }),
         })
     }
 }
@@ -195,6 +229,10 @@ impl From<RunStatus> for wire::Run {
             skipped_steps,
             replaced_samples,
             checkpoint_step,
+            since_unix_ms,
+            until_unix_ms,
+            spare_workers,
+            straggler,
         } = run;
         Self {
             run_id,
@@ -219,6 +257,11 @@ impl From<RunStatus> for wire::Run {
             replaced_samples,
             checkpoint_step: checkpoint_step.map(|step| step.0),
             knn_accuracy,
+            since_unix_ms,
+            until_unix_ms,
+            spare_workers,
+            straggler_slot: straggler.map(|straggler| straggler.slot.0),
+            straggler_late_us: straggler.map_or(0, |straggler| micros(straggler.late)),
         }
     }
 }
@@ -264,6 +307,8 @@ impl TryFrom<wire::Worker> for WorkerStatus {
             lanes,
             silent_ms,
             images_per_second,
+            late_us,
+            cooldown_ms,
         } = worker;
         Ok(Self {
             worker: WorkerUid(B.name("worker_uid", worker_uid)?),
@@ -276,6 +321,8 @@ impl TryFrom<wire::Worker> for WorkerStatus {
             lanes,
             silent: Duration::from_millis(silent_ms),
             images_per_second,
+            late: late_us.map(Duration::from_micros),
+            cooldown: Duration::from_millis(cooldown_ms),
         })
     }
 }
@@ -293,6 +340,8 @@ impl From<WorkerStatus> for wire::Worker {
             lanes,
             silent,
             images_per_second,
+            late,
+            cooldown,
         } = worker;
         Self {
             worker_uid: worker.0,
@@ -303,10 +352,20 @@ impl From<WorkerStatus> for wire::Worker {
             version,
             step: step.0,
             lanes,
-            silent_ms: u64::try_from(silent.as_millis()).unwrap_or(u64::MAX),
+            silent_ms: millis(silent),
             images_per_second,
+            late_us: late.map(micros),
+            cooldown_ms: millis(cooldown),
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -343,6 +402,8 @@ mod tests {
             lanes: 4,
             silent: Duration::from_millis(120),
             images_per_second: 88.0,
+            late: Some(Duration::from_micros(1500)),
+            cooldown: Duration::from_secs(20),
         };
         assert_eq!(WorkerStatus::try_from(wire::Worker::from(worker.clone())).unwrap(), worker);
     }
@@ -371,6 +432,10 @@ mod tests {
             skipped_steps: 1,
             replaced_samples: 2,
             checkpoint_step: Some(Step(5)),
+            since_unix_ms: 1_700_000_000_000,
+            until_unix_ms: Some(1_700_000_001_000),
+            spare_workers: 1,
+            straggler: Some(Straggler { slot: Slot(1), late: Duration::from_micros(70) }),
         }
     }
 }

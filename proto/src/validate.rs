@@ -104,6 +104,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("run.id", Name, "the name of the run; a worker or a checkpoint of another run is refused"),
     key("run.seed", Whole(0, MAX_TOML), "the seed of initial weights, sample order and augmentations"),
     key("run.world", Whole(1, 4096), "the number of workers to wait for"),
+    key("run.min_world", Whole(0, 4096), "the fewest workers that go on when the others stay away; at 0 `run.world`"),
+    key("run.max_world", Whole(0, 4096), "the most workers that train together, the rest being spares; at 0 `run.world`"),
 
     key("model.arch", Choice(&["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnet200"]), "the encoder"),
     key("model.width", Number(Closed(0.0625, 4.0)), "the factor on every channel count of the encoder"),
@@ -172,6 +174,11 @@ pub(crate) const KEYS: &[Key] = &[
     key("control.plan_window", Whole(1, 4096), "the number of steps in one plan window"),
     key("control.heartbeat_ms", Whole(10, 60_000), "the time between heartbeats, in milliseconds"),
     key("control.lease_ms", Whole(21, 3_600_000), "the silence after which a worker counts as lost, in milliseconds"),
+    key("control.last_call_ms", Whole(0, 600_000), "the time for which a world waits for more workers after a failure, once it could form without them, in milliseconds"),
+    key("control.cold_call_ms", Whole(0, 600_000), "the same for the first world, in milliseconds"),
+    key("control.progress_ms", Whole(100, 3_600_000), "the time without progress after which the rank that holds up the others is put out, in milliseconds; five median steps where that is more"),
+    key("control.cooldown_ms", Whole(0, 600_000), "the time for which a worker that failed twice in a row is kept out of worlds, in milliseconds; doubles each further time; 0 for never"),
+    key("control.readopt_ms", Whole(0, 600_000), "the time for which a coordinator that was started again waits for the members of the world before, in milliseconds"),
     key("control.digest_every", Whole(0, MAX_STEPS), "the number of steps between comparisons of all ranks' digests; at 0 only at checkpoints"),
     key("control.max_skipped_steps", Whole(1, 1_000_000), "the number of steps skipped in a row, because something was not finite, at which the run fails"),
 
@@ -327,9 +334,19 @@ pub(crate) const RULES: &[Rule] = &[
         holds: |c| c.schedule.global_batch / c.schedule.accumulate >= 2,
     },
     Rule {
-        keys: &["data.lanes", "run.world"],
+        keys: &["run.min_world", "run.world"],
+        sentence: "the fewest workers must not be more than those to wait for; lower the first",
+        holds: |c| c.run.least() <= c.run.world,
+    },
+    Rule {
+        keys: &["run.max_world", "run.world"],
+        sentence: "the most workers must not be fewer than those to wait for; raise the first",
+        holds: |c| c.run.most() >= c.run.world,
+    },
+    Rule {
+        keys: &["data.lanes", "run.world", "run.max_world"],
         sentence: "every worker needs a lane; raise the lanes or start fewer workers",
-        holds: |c| c.data.lanes >= c.run.world,
+        holds: |c| c.data.lanes >= c.run.most(),
     },
     Rule {
         keys: &["model.bn_group", "data.lanes"],
@@ -338,10 +355,10 @@ pub(crate) const RULES: &[Rule] = &[
         holds: |c| c.model.bn_group == 0 || c.data.lanes.is_multiple_of(c.model.bn_group),
     },
     Rule {
-        keys: &["model.bn_group", "data.lanes", "run.world"],
+        keys: &["model.bn_group", "data.lanes", "run.world", "run.max_world"],
         sentence: "every worker needs a whole group of batch norm; lower the first, raise the lanes \
                    or start fewer workers",
-        holds: |c| c.model.bn_group == 0 || c.data.lanes / c.model.bn_group >= c.run.world,
+        holds: |c| c.model.bn_group == 0 || c.data.lanes / c.model.bn_group >= c.run.most(),
     },
     Rule {
         keys: &["model.bn_group", "data.lanes", "schedule.accumulate", "schedule.global_batch"],

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::border::{Border, Malformed, clip};
 use crate::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
 use crate::report::StepReports;
@@ -45,10 +47,25 @@ pub struct Hello {
     pub device: String,
     /// The data set as this worker sees it.
     pub data: DataSet,
+    /// The world that it is in and has not ended.
+    pub member: Option<Membership>,
+}
+
+/// What a worker says of the world that it is in when it connects again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Membership {
+    /// The world.
+    pub generation: Generation,
+    /// Its rank there.
+    pub rank: Rank,
+    /// Step in flight.
+    pub step: Step,
+    /// Newest state in this world whose digest was taken.
+    pub proven: Option<TrainingState>,
 }
 
 /// Identity and shape of a packed data set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataSet {
     /// Hash of the manifest.
     pub fingerprint: String,
@@ -65,10 +82,12 @@ pub struct Enlist {
     pub collective_address: SocketAddr,
     /// Newest training state that this worker holds; `None`: it would start from the seed.
     pub state: Option<TrainingState>,
+    /// Newest world that it was given, and has left; 0: none.
+    pub ended: Generation,
 }
 
 /// A point in training, named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingState {
     /// Optimizer steps applied.
     pub step: Step,
@@ -90,8 +109,25 @@ pub struct Heartbeat {
     pub generation: Generation,
     /// Step in flight.
     pub step: Step,
-    /// Collective operations issued in this generation.
+    /// Collective operations issued in this generation, at this moment.
     pub collective_sequence: u64,
+    /// What it does in that world; `None`: it is in none.
+    pub activity: Option<Activity>,
+}
+
+/// What a member of a world does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// Connects with its peers and takes over the state.
+    Joining,
+    /// Runs a step.
+    Stepping,
+    /// Has done all steps that it has plans for.
+    AwaitingPlan,
+    /// Writes a checkpoint while nothing else goes on.
+    Saving,
+    /// Evaluates.
+    Evaluating,
 }
 
 /// This worker has left its world and keeps its state.
@@ -112,7 +148,7 @@ pub struct WorldEnded {
 pub enum WorldEnd {
     /// All planned steps of the run are applied.
     Complete,
-    /// The ranks agreed to stop at a step edge.
+    /// The ranks stopped at a step edge that they agreed on or that was planned.
     Stopped,
     /// A collective failed, or the world could not be formed.
     Failed,
@@ -145,7 +181,7 @@ impl TryFrom<wire::WorkerMessage> for WorkerMessage {
         Ok(match Border("WorkerMessage").required("kind", kind)? {
             Kind::Hello(hello) => Self::Hello(hello.try_into()?),
             Kind::Enlist(enlist) => Self::Enlist(enlist.try_into()?),
-            Kind::Heartbeat(heartbeat) => Self::Heartbeat(heartbeat.into()),
+            Kind::Heartbeat(heartbeat) => Self::Heartbeat(heartbeat.try_into()?),
             Kind::Reports(reports) => Self::Reports(reports.try_into()?),
             Kind::WorldEnded(ended) => Self::WorldEnded(ended.try_into()?),
             Kind::CheckpointWritten(written) => Self::CheckpointWritten(written.try_into()?),
@@ -175,7 +211,8 @@ impl TryFrom<wire::Hello> for Hello {
 
     fn try_from(hello: wire::Hello) -> Result<Self, Malformed> {
         const B: Border = Border("Hello");
-        let wire::Hello { protocol, run_id, worker_uid, slot, host, version, device, data } = hello;
+        let wire::Hello { protocol, run_id, worker_uid, slot, host, version, device, data, member } =
+            hello;
         Ok(Self {
             protocol: B.positive("protocol", protocol)?,
             run_id: run_id.map(|id| B.name("run_id", id)).transpose()?,
@@ -185,13 +222,14 @@ impl TryFrom<wire::Hello> for Hello {
             version: B.name("version", version)?,
             device: B.name("device", device)?,
             data: B.required("data", data)?.try_into()?,
+            member: member.map(TryInto::try_into).transpose()?,
         })
     }
 }
 
 impl From<Hello> for wire::Hello {
     fn from(hello: Hello) -> Self {
-        let Hello { protocol, run_id, worker, slot, host, version, device, data } = hello;
+        let Hello { protocol, run_id, worker, slot, host, version, device, data, member } = hello;
         Self {
             protocol,
             run_id,
@@ -201,6 +239,33 @@ impl From<Hello> for wire::Hello {
             version,
             device,
             data: Some(data.into()),
+            member: member.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<wire::Membership> for Membership {
+    type Error = Malformed;
+
+    fn try_from(member: wire::Membership) -> Result<Self, Malformed> {
+        let wire::Membership { generation, rank, step, proven } = member;
+        Ok(Self {
+            generation: Generation(Border("Membership").positive("generation", generation)?),
+            rank: Rank(rank),
+            step: Step(step),
+            proven: proven.map(TryInto::try_into).transpose()?,
+        })
+    }
+}
+
+impl From<Membership> for wire::Membership {
+    fn from(member: Membership) -> Self {
+        let Membership { generation, rank, step, proven } = member;
+        Self {
+            generation: generation.0,
+            rank: rank.0,
+            step: step.0,
+            proven: proven.map(Into::into),
         }
     }
 }
@@ -230,19 +295,24 @@ impl TryFrom<wire::Enlist> for Enlist {
     type Error = Malformed;
 
     fn try_from(enlist: wire::Enlist) -> Result<Self, Malformed> {
-        let wire::Enlist { collective_address, state } = enlist;
+        let wire::Enlist { collective_address, state, ended } = enlist;
         Ok(Self {
             collective_address: Border("Enlist")
                 .address("collective_address", &collective_address)?,
             state: state.map(TryInto::try_into).transpose()?,
+            ended: Generation(ended),
         })
     }
 }
 
 impl From<Enlist> for wire::Enlist {
     fn from(enlist: Enlist) -> Self {
-        let Enlist { collective_address, state } = enlist;
-        Self { collective_address: collective_address.to_string(), state: state.map(Into::into) }
+        let Enlist { collective_address, state, ended } = enlist;
+        Self {
+            collective_address: collective_address.to_string(),
+            state: state.map(Into::into),
+            ended: ended.0,
+        }
     }
 }
 
@@ -266,17 +336,41 @@ impl From<TrainingState> for wire::TrainingState {
     }
 }
 
-impl From<wire::Heartbeat> for Heartbeat {
-    fn from(heartbeat: wire::Heartbeat) -> Self {
-        let wire::Heartbeat { generation, step, collective_sequence } = heartbeat;
-        Self { generation: Generation(generation), step: Step(step), collective_sequence }
+impl TryFrom<wire::Heartbeat> for Heartbeat {
+    type Error = Malformed;
+
+    fn try_from(heartbeat: wire::Heartbeat) -> Result<Self, Malformed> {
+        let wire::Heartbeat { generation, step, collective_sequence, activity } = heartbeat;
+        let activity = match wire::Activity::try_from(activity) {
+            Ok(wire::Activity::Unspecified) => None,
+            Ok(wire::Activity::Joining) => Some(Activity::Joining),
+            Ok(wire::Activity::Stepping) => Some(Activity::Stepping),
+            Ok(wire::Activity::AwaitingPlan) => Some(Activity::AwaitingPlan),
+            Ok(wire::Activity::Saving) => Some(Activity::Saving),
+            Ok(wire::Activity::Evaluating) => Some(Activity::Evaluating),
+            Err(_) => {
+                let problem = format!("is {activity}, which has no meaning");
+                return Err(Border("Heartbeat").malformed("activity", problem));
+            }
+        };
+        let generation = Generation(generation);
+        Ok(Self { generation, step: Step(step), collective_sequence, activity })
     }
 }
 
 impl From<Heartbeat> for wire::Heartbeat {
     fn from(heartbeat: Heartbeat) -> Self {
-        let Heartbeat { generation, step, collective_sequence } = heartbeat;
-        Self { generation: generation.0, step: step.0, collective_sequence }
+        let Heartbeat { generation, step, collective_sequence, activity } = heartbeat;
+        let activity = match activity {
+            None => wire::Activity::Unspecified,
+            Some(Activity::Joining) => wire::Activity::Joining,
+            Some(Activity::Stepping) => wire::Activity::Stepping,
+            Some(Activity::AwaitingPlan) => wire::Activity::AwaitingPlan,
+            Some(Activity::Saving) => wire::Activity::Saving,
+            Some(Activity::Evaluating) => wire::Activity::Evaluating,
+        };
+        let activity = activity.into();
+        Self { generation: generation.0, step: step.0, collective_sequence, activity }
     }
 }
 
@@ -361,18 +455,20 @@ mod tests {
 
     #[test]
     fn every_worker_message_survives_the_wire() {
-        let state = TrainingState { step: Step(7), cursor: Cursor(8), digest: Digest(9) };
+        let state = state();
         let messages = [
             WorkerMessage::Hello(hello()),
             WorkerMessage::Enlist(Enlist {
                 collective_address: "10.0.0.1:4000".parse().unwrap(),
                 state: Some(state),
+                ended: Generation(4),
             }),
-            WorkerMessage::Heartbeat(Heartbeat {
-                generation: Generation(1),
-                step: Step(2),
-                collective_sequence: 3,
-            }),
+            heartbeat(None),
+            heartbeat(Some(Activity::Joining)),
+            heartbeat(Some(Activity::Stepping)),
+            heartbeat(Some(Activity::AwaitingPlan)),
+            heartbeat(Some(Activity::Saving)),
+            heartbeat(Some(Activity::Evaluating)),
             WorkerMessage::Reports(StepReports {
                 generation: Generation(1),
                 reports: vec![crate::report::tests::report()],
@@ -416,6 +512,13 @@ mod tests {
     }
 
     #[test]
+    fn an_activity_without_a_meaning_is_refused() {
+        let beat = wire::Heartbeat { activity: 99, ..Default::default() };
+        let error = Heartbeat::try_from(beat).unwrap_err();
+        assert_eq!(error.to_string(), "Heartbeat.activity is 99, which has no meaning");
+    }
+
+    #[test]
     fn a_world_end_of_unknown_reason_is_refused() {
         let ended = |reason| wire::WorldEnded { generation: 1, reason, ..Default::default() };
         for reason in [0, 99] {
@@ -443,6 +546,21 @@ mod tests {
             version: "0.1.0".into(),
             device: "cpu".into(),
             data: DataSet { fingerprint: "abc".into(), samples: 70_000, classes: 10 },
+            member: Some(Membership {
+                generation: Generation(3),
+                rank: Rank(1),
+                step: Step(8),
+                proven: Some(state()),
+            }),
         }
+    }
+
+    fn state() -> TrainingState {
+        TrainingState { step: Step(7), cursor: Cursor(8), digest: Digest(9) }
+    }
+
+    fn heartbeat(activity: Option<Activity>) -> WorkerMessage {
+        let (generation, step) = (Generation(1), Step(2));
+        WorkerMessage::Heartbeat(Heartbeat { generation, step, collective_sequence: 3, activity })
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use lockstep_collective::AbortHandle;
 use lockstep_proto::ids::Generation;
-use lockstep_proto::{Heartbeat, PlanWindow, Welcome, WorkerMessage, World};
+use lockstep_proto::{Activity, Heartbeat, PlanWindow, Welcome, WorkerMessage, World};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 /// What the session tells the trainer, in order.
@@ -82,6 +82,7 @@ impl Shared {
             generation: Generation(self.generation.load(Ordering::Relaxed)),
             step: lockstep_proto::ids::Step(self.step.load(Ordering::Relaxed)),
             collective_sequence: self.sequence.load(Ordering::Relaxed),
+            activity: self.in_world().then_some(Activity::Stepping),
         }
     }
 

@@ -112,6 +112,7 @@ fn hello(args: &TrainArgs, dataset: &Dataset, device: Device) -> Hello {
             samples: manifest.samples(),
             classes: engine::classes(dataset),
         },
+        member: None,
     }
 }
 

@@ -134,6 +134,12 @@ impl Session {
                     Some(Ok(CoordinatorMessage::Dismiss(dismiss))) => {
                         return Served::Over(self.dismissed(dismiss).await);
                     }
+                    Some(Ok(CoordinatorMessage::Dump(dump))) => {
+                        tracing::error!(reason = dump.reason, "this worker's state is another one");
+                        self.abort_world();
+                        self.order(Order::Quit).await;
+                        return Served::Over(Exit::RestartMe);
+                    }
                     Some(Ok(message)) => {
                         self.pass_on(message).await;
                         Ok(())
@@ -212,7 +218,9 @@ impl Session {
                 self.end.shared.request_stop(stop.generation);
             }
             CoordinatorMessage::Save(generation) => self.order(Order::Save(generation)).await,
-            CoordinatorMessage::Welcome(_) | CoordinatorMessage::Dismiss(_) => {
+            CoordinatorMessage::Welcome(_)
+            | CoordinatorMessage::Dump(_)
+            | CoordinatorMessage::Dismiss(_) => {
                 unreachable!("the caller has dealt with these")
             }
         }

@@ -58,6 +58,8 @@ pub(crate) struct Trainer {
     cursor: Cursor,
     /// Nothing but what the seed makes.
     fresh: bool,
+    /// Newest world that it has left.
+    ended: Generation,
     archive: Archive,
 }
 
@@ -92,7 +94,8 @@ impl Trainer {
             tracing::info!(step = step.0, path = %checkpoint.path().display(), "resuming");
         }
         let archive = Archive::new(equipment.checkpoints.clone(), &config.checkpoint);
-        Ok(Self { equipment, end, run_id, config, model, step, cursor, fresh, archive })
+        let ended = Generation(0);
+        Ok(Self { equipment, end, run_id, config, model, step, cursor, fresh, ended, archive })
     }
 
     /// The loop.
@@ -143,6 +146,7 @@ impl Trainer {
                     self.save_now(world)?;
                     return Ok(Ended::Stopped);
                 }
+                Ok(Edge::Regroup) => return Ok(Ended::Stopped),
                 Err(StepError::Collective(error)) => return Ok(Ended::Failed(error)),
                 Err(StepError::Data(error)) => return Err(error.into()),
             }
@@ -259,13 +263,20 @@ impl Trainer {
         }
         self.cursor.0 += 1;
         self.step.0 += u64::from(applied);
-        let edge = if report.stop { Edge::Stop } else { Edge::Go };
+        let edge = match report.stop {
+            true => Edge::Stop,
+            false if applied && plan.regroup => Edge::Regroup,
+            false => Edge::Go,
+        };
         let knn = if applied { self.knn(world, comm)? } else { None };
         let timing = (started.elapsed(), data_wait);
         self.report(world.generation, (plan.step, applied), &report, (&batch, timing), knn);
         self.end.shared.progress(world.generation, self.step.0, comm.gradients.sequence());
         self.equipment.meters.step(self.step.0, batch.sample_ids.len(), timing);
-        if applied && plan.checkpoint && matches!(edge, Edge::Go) && self.step.0 < world.total_steps
+        if applied
+            && plan.checkpoint
+            && !matches!(edge, Edge::Stop)
+            && self.step.0 < world.total_steps
         {
             self.save(world);
         }
@@ -320,6 +331,7 @@ impl Trainer {
             probe_loss: report.probe.map(|(loss, _)| loss),
             probe_accuracy: report.probe.map(|(_, accuracy)| accuracy),
             knn_accuracy,
+            arrival_wait: None,
             digest: due.then(|| self.digest()),
             replaced_samples: batch.replaced.iter().map(|replaced| replaced.wanted.0).collect(),
         };
@@ -364,13 +376,15 @@ impl Trainer {
     fn enlist(&self) {
         let state = (!self.fresh).then(|| self.state());
         let collective_address = self.equipment.advertised;
-        self.end.say(WorkerMessage::Enlist(Enlist { collective_address, state }));
+        let ended = self.ended;
+        self.end.say(WorkerMessage::Enlist(Enlist { collective_address, state, ended }));
     }
 
     /// Tells the coordinator, and enlists again; true when the process is to end.
     fn say_how_it_ended(&mut self, generation: Generation, ended: Ended) -> bool {
         let Some((reason, detail, culprit)) = ended.for_the_coordinator() else { return true };
         tracing::info!(?reason, detail, step = self.step.0, "world ended");
+        self.ended = generation;
         self.end.shared.world_ended();
         self.end.say(WorkerMessage::WorldEnded(WorldEnded { generation, reason, detail, culprit }));
         if self.end.shared.wants_leave() {
@@ -396,5 +410,8 @@ impl Trainer {
 /// What follows a step.
 enum Edge {
     Go,
+    /// Out of the world, with a checkpoint.
     Stop,
+    /// Out of the world and into the next, which others join.
+    Regroup,
 }

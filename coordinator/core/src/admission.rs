@@ -59,7 +59,8 @@ impl Core {
         self.roster.insert(id, Session::new(hello, slot, now));
         let config = self.settings.config.clone();
         let heartbeat = Duration::from_millis(config.control.heartbeat_ms.into());
-        let welcome = Welcome { run_id: config.run.id.clone(), slot, config, heartbeat };
+        let welcome =
+            Welcome { run_id: config.run.id.clone(), slot, config, heartbeat, member_of: None };
         self.send(id, CoordinatorMessage::Welcome(Box::new(welcome)));
         if let State::Over(verdict) = &self.state {
             let dismiss = Dismiss { exit: verdict.exit, reason: verdict.reason.clone() };

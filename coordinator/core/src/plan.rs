@@ -39,6 +39,7 @@ impl RunPlan {
             decay: decay.0,
             learning_rate: learning_rate.0,
             checkpoint: marked || done == self.total_steps(),
+            regroup: false,
         }
     }
 

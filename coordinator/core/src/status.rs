@@ -100,6 +100,10 @@ impl Core {
             skipped_steps: progress.skipped_steps(),
             replaced_samples: progress.replaced_samples,
             checkpoint_step: progress.checkpoint,
+            since_unix_ms: 0,
+            until_unix_ms: None,
+            spare_workers: 0,
+            straggler: None,
         }
     }
 
@@ -122,6 +126,8 @@ impl Core {
             lanes,
             silent: now.saturating_sub(session.last_heard),
             images_per_second: session.pace.images_per_second,
+            late: None,
+            cooldown: Duration::ZERO,
         }
     }
 

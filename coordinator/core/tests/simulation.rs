@@ -306,7 +306,7 @@ impl Run {
                     worker.to_core.push_back(WorkerMessage::CheckpointWritten(written));
                 }
             }
-            Some(CoordinatorMessage::Welcome(_)) | None => {}
+            Some(CoordinatorMessage::Dump(_) | CoordinatorMessage::Welcome(_)) | None => {}
         }
     }
 
@@ -364,7 +364,7 @@ impl Run {
                 assert!(self.in_live.contains(&session), "seed {seed}: a stranger is to save");
                 assert_eq!(*generation, self.last_generation, "seed {seed}: a stale order");
             }
-            CoordinatorMessage::Welcome(_) => {}
+            CoordinatorMessage::Dump(_) | CoordinatorMessage::Welcome(_) => {}
         }
         if let Some(worker) = self.workers.values_mut().find(|worker| worker.session == session) {
             worker.from_core.push_back(message);

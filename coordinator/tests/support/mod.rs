@@ -96,6 +96,7 @@ pub(crate) fn hello(uid: &str) -> Hello {
         version: env!("CARGO_PKG_VERSION").into(),
         device: "cpu".into(),
         data: DataSet { fingerprint: "aaaa".into(), samples: 100_000, classes: 10 },
+        member: None,
     }
 }
 
@@ -120,7 +121,8 @@ impl Worker {
 
     pub(crate) async fn enlist(&self) {
         let collective_address = SocketAddr::from(([127, 0, 0, 1], 9));
-        self.say(WorkerMessage::Enlist(Enlist { collective_address, state: None })).await;
+        let ended = Generation(0);
+        self.say(WorkerMessage::Enlist(Enlist { collective_address, state: None, ended })).await;
     }
 
     pub(crate) async fn say(&self, message: WorkerMessage) {
@@ -156,6 +158,7 @@ impl Worker {
             probe_loss: None,
             probe_accuracy: Some(0.5),
             knn_accuracy: None,
+            arrival_wait: None,
             digest: Some(Digest(step)),
             replaced_samples: Vec::new(),
         };

@@ -55,6 +55,7 @@ pub(crate) fn hello(uid: &str) -> Hello {
         version: VERSION.into(),
         device: "cpu".into(),
         data: DataSet { fingerprint: "aaaa".into(), samples: 1000, classes: 10 },
+        member: None,
     }
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn lose(core: &mut Core, session: u64) -> Vec<Effect> {
 
 pub(crate) fn enlist(state: Option<TrainingState>) -> WorkerMessage {
     let collective_address = SocketAddr::from(([127, 0, 0, 1], 9000));
-    WorkerMessage::Enlist(Enlist { collective_address, state })
+    WorkerMessage::Enlist(Enlist { collective_address, state, ended: Generation(0) })
 }
 
 pub(crate) fn state(step: u64) -> TrainingState {
@@ -89,6 +90,7 @@ pub(crate) fn heartbeat(generation: u64, step: u64) -> WorkerMessage {
         generation: Generation(generation),
         step: Step(step),
         collective_sequence: 0,
+        activity: Some(lockstep_proto::Activity::Stepping),
     })
 }
 
@@ -105,6 +107,7 @@ pub(crate) fn report(step: u64) -> StepReport {
         probe_loss: None,
         probe_accuracy: None,
         knn_accuracy: None,
+        arrival_wait: None,
         digest: None,
         replaced_samples: Vec::new(),
     }
@@ -175,6 +178,7 @@ pub(crate) fn world_of(effects: &[Effect], session: u64) -> Option<&World> {
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
         | CoordinatorMessage::Save(_)
+        | CoordinatorMessage::Dump(_)
         | CoordinatorMessage::Dismiss(_) => None,
     })
 }
@@ -188,6 +192,7 @@ pub(crate) fn planned(effects: &[Effect], session: u64) -> Vec<u64> {
         | CoordinatorMessage::Abort(_)
         | CoordinatorMessage::Stop(_)
         | CoordinatorMessage::Save(_)
+        | CoordinatorMessage::Dump(_)
         | CoordinatorMessage::Dismiss(_) => None,
     });
     windows.flat_map(|window| window.steps.iter().map(|plan| plan.step.0)).collect()
