@@ -22,6 +22,7 @@ pub mod server;
 pub mod status_command;
 
 mod accept;
+mod calendar;
 mod gate;
 mod grpc;
 mod history;

@@ -11,7 +11,7 @@ use futures_util::Stream;
 use futures_util::stream::unfold;
 use lockstep_core::{Core, EventLog, Settings};
 use lockstep_proto::ids::Generation;
-use lockstep_proto::limits::SECRET_BYTES;
+use lockstep_proto::limits::{MAX_STREAMS, SECRET_BYTES};
 use lockstep_proto::server::{SERVICE_NAMES, operator_server, session_server, status_server};
 use lockstep_proto::tls::ServerTls;
 use lockstep_proto::{Exit, FILE_DESCRIPTOR_SET, Secret};
@@ -42,8 +42,6 @@ const REQUEST_QUEUE: usize = 64;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which HTTP/2 asks whether the other end is still there, and how long it may take to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
-/// Calls that one connection may have open: a worker has one, `coordinator status --watch` two.
-const MAX_STREAMS: u32 = 16;
 /// How long open streams may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(2);
 

@@ -20,7 +20,6 @@ const MINUTE: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_world_of_32_forms_when_the_last_worker_arrives() {
     let meeting = Meeting::of(32).await;
-    eprintln!("32 workers: {:?} after the last arrived", meeting.took);
     assert!(meeting.took < PATIENCE, "{:?}", meeting.took);
 }
 
@@ -32,16 +31,13 @@ async fn a_world_of_32_forms_within_100_ms() {
         took.push(Meeting::of(32).await.took);
     }
     took.sort();
-    eprintln!("32 workers, 5 times: {took:?}");
     assert!(took[2] < Duration::from_millis(100), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "a measurement: 1,000 sessions for a minute"]
 async fn a_world_of_1000_forms_within_a_second_and_costs_little() {
-    let meeting = Meeting::of(1000).await;
-    eprintln!("1,000 workers: {:?} after the last arrived", meeting.took);
-    let Meeting { process, workers, took, .. } = meeting;
+    let Meeting { process, workers, took, .. } = Meeting::of(1000).await;
     let (before, _) = process.usage();
     let mut beating = JoinSet::new();
     for worker in workers {
@@ -81,12 +77,15 @@ impl Meeting {
                 .spawn(async move { Worker::ready(&destination, number).await.in_world().await });
         }
         wait_for(&process, count - 1).await;
+        let (idle, _) = process.usage();
         let arrival = Instant::now();
         let last = Worker::ready(&process.destination, 0).await.in_world().await;
         let mut workers = workers.join_all().await;
         workers.push(last);
         let took = workers.iter().map(|(_, at)| *at - arrival).max().expect("there are workers");
         let workers = workers.into_iter().map(|(worker, _)| worker).collect();
+        let cpu = process.usage().0 - idle;
+        eprintln!("{count} workers: {took:?} after the last arrived, {cpu:.2} s of processor time");
         Self { process, workers, took, _folder: folder }
     }
 }

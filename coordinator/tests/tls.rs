@@ -6,6 +6,7 @@ mod support;
 use lockstep_proto::{Exit, SessionClient, SessionError, StatusClient, Verdict};
 use lockstep_service::tls_args::ClientTlsArgs;
 use support::certificates::{Authority, Signed, Validity};
+use support::process::{Process, log_of};
 use support::*;
 use tempfile::TempDir;
 
@@ -50,6 +51,24 @@ async fn a_worker_of_another_authority_is_told_whose_signature_counts() {
          signed"
     );
     assert_eq!(guarded.refused("handshakes").await, 1);
+}
+
+#[tokio::test]
+async fn the_coordinators_log_tells_who_was_turned_away_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new(folder.path(), "authority");
+    let own = authority.sign("localhost", Validity::Now);
+    let paths = [own.cert, own.key, authority.file.clone()].map(|path| path.display().to_string());
+    let [cert, key, ca] = &paths;
+    let args = ["--tls-cert", cert, "--tls-key", key, "--client-ca", ca];
+    let process = Process::start(folder.path(), 0, &args).await;
+    let uri = process.destination.uri().replace("127.0.0.1", "localhost");
+    let destination = authority.client(None).destination(&uri).unwrap();
+    Worker::join_at(&destination, "w0").await.err().expect("it is refused");
+    let log = log_of(folder.path());
+    assert!(log.contains("refused a client at the TLS handshake"), "{log}");
+    assert!(log.contains("peer sent no certificates"), "{log}");
+    assert!(log.contains("peer=127.0.0.1:"), "{log}");
 }
 
 #[tokio::test]

@@ -15,8 +15,8 @@ use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
 use lockstep_proto::{
     CoordinatorMessage, DataSet, Destination, Enlist, Exit, Hello, PROTOCOL_VERSION, SessionClient,
-    SessionError, SessionMessages, SessionSender, StepReport, StepReports, WorkerMessage, World,
-    WorldEnd, WorldEnded,
+    SessionError, SessionMessages, SessionSender, StepReport, StepReports, Welcome, WorkerMessage,
+    World, WorldEnd, WorldEnded,
 };
 use lockstep_service::exit::Failure;
 use lockstep_service::tls_args::ServerTlsArgs;
@@ -110,19 +110,26 @@ impl Worker {
         destination: &Destination,
         uid: &str,
     ) -> Result<Self, SessionError> {
-        let (sender, messages) = SessionClient::connect(destination, hello(uid)).await?;
+        Ok(Self::connect(destination, hello(uid)).await?.0)
+    }
+
+    pub(crate) async fn connect(
+        destination: &Destination,
+        hello: Hello,
+    ) -> Result<(Self, Welcome), SessionError> {
+        let (sender, messages) = SessionClient::connect(destination, hello).await?;
         let mut worker = Self { sender, messages };
-        let CoordinatorMessage::Welcome(welcome) = worker.next().await else {
+        let closed = || SessionError::Broken { reason: "it was closed at once".into() };
+        let CoordinatorMessage::Welcome(welcome) = worker.answer().await.ok_or_else(closed)??
+        else {
             panic!("the first message is a welcome")
         };
         assert_eq!(welcome.run_id, "tiny");
-        Ok(worker)
+        Ok((worker, *welcome))
     }
 
     pub(crate) async fn enlist(&self) {
-        let collective_address = SocketAddr::from(([127, 0, 0, 1], 9));
-        let ended = Generation(0);
-        self.say(WorkerMessage::Enlist(Enlist { collective_address, state: None, ended })).await;
+        self.say(enlist(Generation(0))).await;
     }
 
     pub(crate) async fn say(&self, message: WorkerMessage) {
@@ -146,31 +153,44 @@ impl Worker {
     }
 
     pub(crate) async fn report(&self, generation: Generation, step: u64) {
-        let report = StepReport {
-            step: Step(step),
-            cursor: Cursor(step),
-            applied: true,
-            loss: 3.25,
-            z_std: 0.1,
-            images: 32,
-            duration: Duration::from_millis(500),
-            data_wait: Duration::ZERO,
-            probe_loss: None,
-            probe_accuracy: Some(0.5),
-            knn_accuracy: None,
-            arrival_wait: None,
-            digest: Some(Digest(step)),
-            replaced_samples: Vec::new(),
-        };
-        self.say(WorkerMessage::Reports(StepReports { generation, reports: vec![report] })).await;
+        self.say(report(generation, step)).await;
     }
 
     pub(crate) async fn end(&self, generation: Generation, reason: WorldEnd) {
-        let culprit = (reason == WorldEnd::Failed).then_some(Rank(1));
-        let detail = String::new();
-        self.say(WorkerMessage::WorldEnded(WorldEnded { generation, reason, detail, culprit }))
-            .await;
+        self.say(ended(generation, reason)).await;
     }
+}
+
+/// Of a worker that was in no world after `ended`.
+pub(crate) fn enlist(ended: Generation) -> WorkerMessage {
+    let collective_address = SocketAddr::from(([127, 0, 0, 1], 9));
+    WorkerMessage::Enlist(Enlist { collective_address, state: None, ended })
+}
+
+pub(crate) fn report(generation: Generation, step: u64) -> WorkerMessage {
+    let report = StepReport {
+        step: Step(step),
+        cursor: Cursor(step),
+        applied: true,
+        loss: 3.25,
+        z_std: 0.1,
+        images: 32,
+        duration: Duration::from_millis(500),
+        data_wait: Duration::ZERO,
+        probe_loss: None,
+        probe_accuracy: Some(0.5),
+        knn_accuracy: None,
+        arrival_wait: None,
+        digest: Some(Digest(step)),
+        replaced_samples: Vec::new(),
+    };
+    WorkerMessage::Reports(StepReports { generation, reports: vec![report] })
+}
+
+pub(crate) fn ended(generation: Generation, reason: WorldEnd) -> WorkerMessage {
+    let culprit = (reason == WorldEnd::Failed).then_some(Rank(1));
+    let detail = String::new();
+    WorkerMessage::WorldEnded(WorldEnded { generation, reason, detail, culprit })
 }
 
 /// A coordinator and two workers in their first world.
