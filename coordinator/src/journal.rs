@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
+use lockstep_core::Record;
 use lockstep_proto::RunEvent;
-use lockstep_proto::ids::Generation;
 
 use crate::store::Store;
 
@@ -32,7 +32,7 @@ impl Journal {
     }
 
     /// Stores a record and the events before it; they are on disk when this returns.
-    pub(crate) async fn record(&mut self, record: Generation) -> anyhow::Result<()> {
+    pub(crate) async fn record(&mut self, record: Record) -> anyhow::Result<()> {
         self.write(vec![record]).await
     }
 
@@ -53,12 +53,12 @@ impl Journal {
         self.failing = written.is_err();
     }
 
-    async fn write(&mut self, records: Vec<Generation>) -> anyhow::Result<()> {
+    async fn write(&mut self, records: Vec<Record>) -> anyhow::Result<()> {
         let Some(store) = self.store.clone() else { return Ok(()) };
         let events = std::mem::take(&mut self.waiting);
         let write = move || {
             // A panic between two writes leaves a store that checks itself when it is opened anew.
-            store.lock().unwrap_or_else(PoisonError::into_inner).append(&records, &events)
+            store.lock().unwrap_or_else(PoisonError::into_inner).append(records, &events)
         };
         tokio::task::spawn_blocking(write).await.context("write to the store")?
     }

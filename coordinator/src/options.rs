@@ -36,13 +36,12 @@ pub struct Options {
 pub fn resolve(args: ServeArgs) -> anyhow::Result<(Options, Resolved)> {
     let file = args.config.as_deref().map(read).transpose()?;
     let mut flags = args.set;
-    for (key, count) in [
+    let worlds = [
         ("run.world", args.world),
         ("run.min_world", args.min_world),
         ("run.max_world", args.max_world),
-    ] {
-        flags.extend(count.map(|count| (key.to_owned(), count.to_string())));
-    }
+    ];
+    flags.extend(worlds.into_iter().filter_map(|(key, n)| Some((key.to_owned(), n?.to_string()))));
     if let Some(dir) = &args.audit_dir {
         let dir = std::path::absolute(dir).context("find the folder of --audit-dir")?;
         flags.push(("audit.steps".to_owned(), format!("{:?}", args.audit_step)));

@@ -10,7 +10,6 @@ use anyhow::Context;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use lockstep_core::{Core, EventLog, Settings};
-use lockstep_proto::ids::Generation;
 use lockstep_proto::limits::{MAX_STREAMS, SECRET_BYTES};
 use lockstep_proto::server::{SERVICE_NAMES, operator_server, session_server, status_server};
 use lockstep_proto::tls::ServerTls;
@@ -34,7 +33,7 @@ use crate::journal::Journal;
 use crate::metrics::{self, Refusals};
 use crate::options::Options;
 use crate::shell::{Outlets, Shell};
-use crate::store::{Found, Store};
+use crate::store::Store;
 
 /// Requests that may wait for the loop.
 const REQUEST_QUEUE: usize = 64;
@@ -52,7 +51,6 @@ pub struct Server {
     grpc: TcpListener,
     http: TcpListener,
     store: Option<Store>,
-    last_generation: Generation,
     history: Option<History>,
     events: EventLog,
     gate: Gate,
@@ -65,8 +63,7 @@ impl Server {
         let grpc = listen(options.listen, "--listen").await?;
         let http = listen(options.metrics_listen, "--metrics-listen").await?;
         let opened = options.state_dir.as_deref().map(|dir| Store::open(dir, &options.config));
-        let (store, found) = opened.transpose()?.unzip();
-        let Found { journal, events } = found.unwrap_or_default();
+        let (store, events) = opened.transpose()?.unzip();
         let history = options.reports.as_deref().map(History::open).transpose()?;
         let token = options.operator_token_file.as_deref().map(read_token).transpose()?;
         let gate = Gate::new(token.as_deref(), options.listen);
@@ -82,9 +79,8 @@ impl Server {
             grpc,
             http,
             store,
-            last_generation: journal.last().copied().unwrap_or_default(),
             history,
-            events,
+            events: events.unwrap_or_default(),
             gate,
             tls,
         })
@@ -117,7 +113,7 @@ impl Server {
             config: self.options.config,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: random_secret()?,
-            last_generation: self.last_generation,
+            memory: self.store.as_ref().map(|store| store.memory().clone()).unwrap_or_default(),
             started: unix_time(),
             next_event: self.events.next(),
             paused: self.events.paused(),

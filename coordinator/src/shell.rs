@@ -178,7 +178,7 @@ impl Shell {
 
     async fn carry_out(&mut self, effect: Effect) -> anyhow::Result<Option<Event>> {
         match effect {
-            Effect::Journal(generation) => self.outlets.journal.record(generation).await?,
+            Effect::Journal(record) => self.outlets.journal.record(record).await?,
             Effect::Send { session, message } => return Ok(self.send(session, message)),
             Effect::Close { session, refusal } => {
                 let Some(queue) = self.sessions.remove(&session) else { return Ok(None) };
@@ -240,7 +240,11 @@ async fn read(session: SessionId, mut incoming: WorkerMessages, events: mpsc::Se
     let why = loop {
         match incoming.next().await {
             Some(Ok(message)) => {
-                if events.send(Event::Message { session, message }).await.is_err() {
+                if events
+                    .send(Event::Message { session, message: Box::new(message) })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

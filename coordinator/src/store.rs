@@ -1,6 +1,6 @@
 //! What survives a restart of the coordinator: `store.redb` in its state folder.
 //!
-//! * `journal`: what the core must know again, on disk before anything that builds on it is announced;
+//! * `memory`: what the core must know again, on disk before anything that builds on it is announced;
 //! * `events`: what happened, for people;
 //! * `about`: which run this is.
 //!
@@ -12,15 +12,14 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use lockstep_core::EventLog;
+use lockstep_core::{EventLog, Memory, Record};
 use lockstep_proto::RunEvent;
 use lockstep_proto::config::RunConfig;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
-use serde::de::DeserializeOwned;
+use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-/// Records of the journal, as JSON, by number.
-const JOURNAL: TableDefinition<u64, &[u8]> = TableDefinition::new("journal");
+/// One entry, what all records amount to, as JSON.
+const MEMORY: TableDefinition<(), &[u8]> = TableDefinition::new("memory");
 /// Events, as JSON, by sequence number.
 const EVENTS: TableDefinition<u64, &[u8]> = TableDefinition::new("events");
 /// One entry, [`About`] as JSON.
@@ -40,19 +39,11 @@ const FORMAT: u32 = 1;
 #[derive(Debug)]
 pub(crate) struct Store {
     path: PathBuf,
+    memory: Memory,
     /// `None` after a write has failed: the file is opened and checked anew before the next.
     database: Option<Database>,
     /// Held as long as the store is open.
     _lock: File,
-}
-
-/// What was in it.
-#[derive(Debug, Default)]
-pub(crate) struct Found<R> {
-    /// The journal, in order.
-    pub(crate) journal: Vec<R>,
-    /// The newest events.
-    pub(crate) events: EventLog,
 }
 
 /// Which run a store is of.
@@ -65,11 +56,8 @@ struct About {
 }
 
 impl Store {
-    /// Opens the store in a folder, or makes it there; with what is in it.
-    pub(crate) fn open<R: DeserializeOwned>(
-        folder: &Path,
-        config: &RunConfig,
-    ) -> anyhow::Result<(Self, Found<R>)> {
+    /// Opens the store in a folder, or makes it there; with the newest events in it.
+    pub(crate) fn open(folder: &Path, config: &RunConfig) -> anyhow::Result<(Self, EventLog)> {
         fs::create_dir_all(folder)
             .with_context(|| format!("make the folder {}", folder.display()))?;
         let lock = lock(folder)?;
@@ -80,21 +68,28 @@ impl Store {
                 .with_context(|| format!("make the store {}", path.display()))?;
         }
         let database = open_checked(&path)?;
-        let found = read(&database, config).with_context(|| format!("read {}", path.display()))?;
-        Ok((Self { path, database: Some(database), _lock: lock }, found))
+        let (memory, events) =
+            read(&database, config).with_context(|| format!("read {}", path.display()))?;
+        Ok((Self { path, memory, database: Some(database), _lock: lock }, events))
+    }
+
+    /// What the coordinators before this one have journaled, and this one.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Adds records and events; they are on disk when this returns.
-    pub(crate) fn append<R: Serialize>(
+    pub(crate) fn append(
         &mut self,
-        records: &[R],
+        records: Vec<Record>,
         events: &[RunEvent],
     ) -> anyhow::Result<()> {
+        records.into_iter().for_each(|record| self.memory.apply(record));
         let database = match self.database.take() {
             Some(database) => database,
             None => open_checked(&self.path)?,
         };
-        commit(&database, records, events)
+        commit(&database, &self.memory, events)
             .with_context(|| format!("write to the store {}", self.path.display()))?;
         self.database = Some(database);
         Ok(())
@@ -164,9 +159,9 @@ fn make(folder: &Path, about: &About) -> anyhow::Result<()> {
     }
     let database = Builder::new().create(&unfinished)?;
     let transaction = database.begin_write()?;
-    transaction.open_table(JOURNAL)?;
+    write(&transaction, MEMORY, &Memory::default())?;
     transaction.open_table(EVENTS)?;
-    transaction.open_table(ABOUT)?.insert((), serde_json::to_vec(about)?.as_slice())?;
+    write(&transaction, ABOUT, about)?;
     transaction.commit()?;
     database.close()?;
     fs::rename(&unfinished, folder.join(STORE))?;
@@ -185,40 +180,26 @@ fn open_checked(path: &Path) -> anyhow::Result<Database> {
     })
 }
 
-fn read<R: DeserializeOwned>(database: &Database, config: &RunConfig) -> anyhow::Result<Found<R>> {
+fn read(database: &Database, config: &RunConfig) -> anyhow::Result<(Memory, EventLog)> {
     let transaction = database.begin_read()?;
-    let about =
-        transaction.open_table(ABOUT)?.get(())?.context("it does not say of which run it is")?;
-    let about: About =
-        serde_json::from_slice(about.value()).context("it does not say of which run it is")?;
+    let about = transaction.open_table(ABOUT)?.get(())?.context("it does not say of which run")?;
+    let about: About = serde_json::from_slice(about.value()).context("understand of which run")?;
     about.check(config)?;
-    let mut journal = Vec::new();
-    for entry in transaction.open_table(JOURNAL)?.iter()? {
-        let (number, record) = entry?;
-        let record = serde_json::from_slice(record.value());
-        journal.push(record.with_context(|| format!("understand record {}", number.value()))?);
-    }
+    let memory = transaction.open_table(MEMORY)?.get(())?.context("it has no memory")?;
+    let memory = serde_json::from_slice(memory.value()).context("understand its memory")?;
     let mut events = EventLog::default();
     for entry in transaction.open_table(EVENTS)?.iter()? {
         let (sequence, event) = entry?;
         let event = serde_json::from_slice(event.value());
         events.push(event.with_context(|| format!("understand event {}", sequence.value()))?);
     }
-    Ok(Found { journal, events })
+    Ok((memory, events))
 }
 
-fn commit<R: Serialize>(
-    database: &Database,
-    records: &[R],
-    events: &[RunEvent],
-) -> anyhow::Result<()> {
+fn commit(database: &Database, memory: &Memory, events: &[RunEvent]) -> anyhow::Result<()> {
     let transaction = database.begin_write()?;
+    write(&transaction, MEMORY, memory)?;
     {
-        let mut journal = transaction.open_table(JOURNAL)?;
-        let next = journal.last()?.map_or(1, |(number, _)| number.value() + 1);
-        for (number, record) in (next..).zip(records) {
-            journal.insert(number, serde_json::to_vec(record)?.as_slice())?;
-        }
         let mut list = transaction.open_table(EVENTS)?;
         for event in events {
             list.insert(event.sequence, serde_json::to_vec(event)?.as_slice())?;
@@ -228,12 +209,22 @@ fn commit<R: Serialize>(
     Ok(database.begin_write()?.commit()?)
 }
 
+/// Sets the one entry of a table.
+fn write(
+    transaction: &WriteTransaction,
+    table: TableDefinition<(), &[u8]>,
+    value: &impl Serialize,
+) -> anyhow::Result<()> {
+    transaction.open_table(table)?.insert((), serde_json::to_vec(value)?.as_slice())?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroU8;
 
     use lockstep_proto::Occurrence;
-    use lockstep_proto::ids::Generation;
+    use lockstep_proto::ids::{Generation, Step};
     use lockstep_proto::layers::Layers;
     use proptest::prelude::*;
 
@@ -243,13 +234,13 @@ mod tests {
     const RECORDS: u64 = 3;
 
     #[test]
-    fn records_and_events_are_found_again_in_order() {
+    fn records_and_events_are_found_again() {
         let folder = tempfile::tempdir().unwrap();
         for number in 1..=RECORDS {
-            let (mut store, found) = open(folder.path()).unwrap();
-            assert_eq!(found.journal, (1..number).map(Generation).collect::<Vec<_>>());
-            assert_eq!(found.events.next(), number);
-            store.append(&[Generation(number)], &[event(number)]).unwrap();
+            let (mut store, events) = open(folder.path()).unwrap();
+            assert_eq!((store.memory(), events.next()), (&after(number - 1), number));
+            store.append(vec![record(number)], &[event(number)]).unwrap();
+            assert_eq!(store.memory(), &after(number));
         }
     }
 
@@ -268,21 +259,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         open(folder.path()).unwrap();
         let refused = |config: &RunConfig| {
-            let error = Store::open::<Generation>(folder.path(), config).unwrap_err();
+            let error = Store::open(folder.path(), config).unwrap_err();
             format!("{error:#}")
         };
         let error = refused(&config(&[("run.id", "other")]));
         assert!(error.contains("it belongs to run `tiny`, not `other`"), "{error}");
         let error = refused(&config(&[("run.seed", "99")]));
         assert!(error.contains("run.seed is 99, was "), "{error}");
-        Store::open::<Generation>(folder.path(), &config(&[("run.world", "7")])).unwrap();
+        Store::open(folder.path(), &config(&[("run.world", "7")])).unwrap();
     }
 
     #[test]
     fn a_store_that_a_crash_left_half_made_is_made_anew() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(UNFINISHED), "half").unwrap();
-        assert!(open(folder.path()).unwrap().1.journal.is_empty());
+        assert_eq!(open(folder.path()).unwrap().1.next(), 1);
     }
 
     #[test]
@@ -322,10 +313,7 @@ mod tests {
 
     fn check(bytes: &[u8]) -> Result<(), TestCaseError> {
         match opened(bytes) {
-            Ok((journal, next)) => {
-                prop_assert_eq!(journal, (1..=RECORDS).map(Generation).collect::<Vec<_>>());
-                prop_assert_eq!(next, RECORDS + 1);
-            }
+            Ok(found) => prop_assert_eq!(found, (after(RECORDS), RECORDS + 1)),
             Err(error) => prop_assert!(error.contains("store.redb"), "{}", error),
         }
         Ok(())
@@ -338,25 +326,31 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let mut store = open(folder.path()).unwrap().0;
             for number in 1..=RECORDS {
-                store.append(&[Generation(number)], &[event(number)]).unwrap();
+                store.append(vec![record(number)], &[event(number)]).unwrap();
             }
             fs::read(folder.path().join(STORE)).unwrap()
         };
         BYTES.get_or_init(make).clone()
     }
 
-    /// The journal of a store with these bytes, and its next event.
-    fn opened(bytes: &[u8]) -> Result<(Vec<Generation>, u64), String> {
+    /// The memory in a store with these bytes, and its next event.
+    fn opened(bytes: &[u8]) -> Result<(Memory, u64), String> {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(STORE), bytes).unwrap();
-        let opened = open(folder.path());
-        opened
-            .map(|(_, found)| (found.journal, found.events.next()))
-            .map_err(|error| format!("{error:#}"))
+        let opened = open(folder.path()).map_err(|error| format!("{error:#}"));
+        opened.map(|(store, events)| (store.memory().clone(), events.next()))
     }
 
-    fn open(folder: &Path) -> anyhow::Result<(Store, Found<Generation>)> {
+    fn open(folder: &Path) -> anyhow::Result<(Store, EventLog)> {
         Store::open(folder, &config(&[]))
+    }
+
+    fn record(number: u64) -> Record {
+        Record::Checkpoint(Step(number))
+    }
+
+    fn after(records: u64) -> Memory {
+        (1..=records).map(record).collect()
     }
 
     fn config(flags: &[(&str, &str)]) -> RunConfig {
