@@ -123,7 +123,6 @@ impl Session {
                 message = messages.next() => match message {
                     Some(Ok(CoordinatorMessage::Welcome(welcome))) => {
                         target.hello.run_id = Some(welcome.run_id.clone());
-                        target.hello.slot = Some(welcome.slot);
                         beat = interval(welcome.heartbeat);
                         welcomed = true;
                         // A coordinator that welcomes knows nothing of the world we may still be in.
