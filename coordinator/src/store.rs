@@ -290,6 +290,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
         /// The damage hits a byte that matters, and is an error, or one that does not, and all is there.
         #[test]
         fn a_damaged_store_keeps_every_record_or_is_an_error(

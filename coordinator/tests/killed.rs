@@ -11,9 +11,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lockstep_proto::ids::Generation;
+use lockstep_proto::ids::{Generation, Step};
 use lockstep_proto::{
-    CoordinatorMessage, Destination, Occurrence, RunEvent, Secret, StatusClient, World, WorldEnd,
+    CoordinatorMessage, Destination, Hello, Membership, Occurrence, RunEvent, Secret, StatusClient,
+    World, WorldEnd,
 };
 use support::process::{Process, log_of};
 use support::*;
@@ -48,6 +49,41 @@ async fn no_generation_is_announced_twice_however_often_the_coordinator_is_kille
     let events = client.list_events(0).await.unwrap();
     check(&events, dice.seed);
     assert!(!log_of(folder.path()).contains("panicked"), "{}", log_of(folder.path()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_world_outlives_its_coordinator_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut dice = Dice::new();
+    let seen = Seen::default();
+    let mut process = start(folder.path(), 0).await;
+    let port = process.port();
+    let mut workers = JoinSet::new();
+    for uid in ["w0", "w1"] {
+        workers.spawn(steady(process.destination.clone(), uid, seen.clone()));
+    }
+    seen.at_least(Generation(1)).await;
+    for _ in 0..LIVES {
+        tokio::time::sleep(Duration::from_millis(dice.below(300))).await;
+        process.kill();
+        process = start(folder.path(), port).await;
+    }
+    let mut client = StatusClient::connect(&process.destination).await.unwrap();
+    let before = client.get_run().await.unwrap().step;
+    let mut changes = client.watch_run(Duration::from_millis(50)).await.unwrap();
+    let goes_on = async { while changes.next().await.unwrap().unwrap().step.0 < before.0 + 20 {} };
+    tokio::time::timeout(PATIENCE, goes_on).await.expect("training goes on");
+    workers.shutdown().await;
+
+    assert_eq!(seen.newest(), Generation(1), "seed {}: {}", dice.seed, log_of(folder.path()));
+    let events = client.list_events(0).await.unwrap();
+    check(&events, dice.seed);
+    let count =
+        |wanted: fn(&Occurrence) -> bool| events.iter().filter(|event| wanted(&event.what)).count();
+    let adopted = count(|what| matches!(what, Occurrence::WorldAdopted { .. }));
+    assert!(adopted >= LIVES as usize / 2, "{adopted} of {LIVES}, seed {}", dice.seed);
+    assert_eq!(count(|what| matches!(what, Occurrence::WorldAborted { .. })), 0);
+    assert_eq!(count(|what| matches!(what, Occurrence::CoordinatorStarted { .. })), 21);
 }
 
 /// Numbers grow, and no world forms under a number that is not larger than those before.
@@ -117,6 +153,50 @@ async fn train_a_step_at_a_time(mut worker: Worker, seen: &Seen) {
             }
             Some(Ok(_)) => {}
             Some(Err(_)) | None => return,
+        }
+    }
+}
+
+/// A worker that takes a step now and then, and comes back to its world whenever its stream breaks.
+async fn steady(destination: Destination, uid: &'static str, seen: Seen) {
+    let mut member = None;
+    loop {
+        let hello = Hello { member, ..hello(uid) };
+        if let Ok((worker, welcome)) = Worker::connect(&destination, hello).await {
+            assert_eq!(welcome.member_of, member.map(|member| member.generation), "{uid}");
+            train(worker, &mut member, &seen).await;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn train(mut worker: Worker, member: &mut Option<Membership>, seen: &Seen) {
+    if member.is_none() {
+        drop(worker.sender.send(enlist(Generation(0))).await);
+    }
+    let mut planned = Step(0);
+    let mut steps = tokio::time::interval(Duration::from_millis(5));
+    loop {
+        tokio::select! {
+            message = worker.messages.next() => match message {
+                Some(Ok(CoordinatorMessage::World(world))) => {
+                    seen.add(&world);
+                    let (generation, rank, step) = (world.generation, world.rank, world.start.step);
+                    *member = Some(Membership { generation, rank, step, proven: None });
+                }
+                Some(Ok(CoordinatorMessage::Plan(plan))) => {
+                    planned = planned.max(plan.steps.last().unwrap().step);
+                }
+                Some(Ok(other)) => panic!("{other:?}"),
+                Some(Err(_)) | None => return,
+            },
+            _ = steps.tick() => {
+                let Some(member) = member.as_mut().filter(|member| member.step <= planned) else { continue };
+                if worker.sender.send(report(member.generation, member.step.0)).await.is_err() {
+                    return;
+                }
+                member.step.0 += 1;
+            }
         }
     }
 }

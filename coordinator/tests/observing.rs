@@ -4,7 +4,7 @@
 mod support;
 
 use lockstep_proto::ids::{Rank, Step};
-use lockstep_proto::{Phase, RunStatus, StatusClient};
+use lockstep_proto::{Phase, StatusClient};
 use support::*;
 use tonic::transport::Endpoint;
 
@@ -126,18 +126,4 @@ async fn reflection_lists_the_services_in_both_versions() {
             assert!(listed.iter().any(|found| found == name), "{name} is not in {listed:?}");
         }
     }
-}
-
-/// The run, once it is as wanted.
-async fn when(client: &mut StatusClient, wanted: impl Fn(&RunStatus) -> bool) -> RunStatus {
-    let mut changes = client.watch_run(std::time::Duration::from_millis(1)).await.unwrap();
-    let seen = async {
-        loop {
-            let run = changes.next().await.unwrap().unwrap();
-            if wanted(&run) {
-                return run;
-            }
-        }
-    };
-    tokio::time::timeout(PATIENCE, seen).await.expect("it comes in time")
 }

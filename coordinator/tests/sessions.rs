@@ -5,7 +5,7 @@ mod support;
 use coordinator::server::Server;
 use lockstep_proto::ids::{Generation, Rank};
 use lockstep_proto::{
-    CoordinatorMessage, Destination, Exit, Hello, SessionClient, SessionError, Verdict, WorldEnd,
+    CoordinatorMessage, Destination, Exit, Hello, SessionClient, StatusClient, Verdict, WorldEnd,
 };
 use serde_json::Value;
 use support::*;
@@ -55,14 +55,22 @@ async fn a_worker_of_another_run_is_refused_and_should_give_up() {
 }
 
 #[tokio::test]
-async fn a_worker_too_many_may_try_again() {
-    let coordinator = Coordinator::start(options(1)).await;
-    let _worker = Worker::join(&coordinator, "w0").await;
-    let (_sender, mut messages) =
-        SessionClient::connect(&coordinator.destination, hello("w1")).await.unwrap();
-    let error = messages.next().await.unwrap().unwrap_err();
-    assert!(matches!(error, SessionError::Full { .. }), "{error}");
-    assert_eq!(error.verdict(), Verdict::Retry);
+async fn a_worker_too_many_is_a_spare_that_takes_over_a_lost_place() {
+    let (coordinator, mut first, second, generation) = pair(options(2)).await;
+    let mut spare = Worker::join(&coordinator, "w2").await;
+    spare.enlist().await;
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
+    when(&mut client, |run| run.spare_workers == 1).await;
+    let text = ask(&["status", "--addr", &coordinator.uri]).await.unwrap();
+    assert!(text.contains("3 of 2, 1 of them spare"), "{text}");
+    first.report(generation, 0).await;
+    drop(second);
+    assert!(matches!(first.next().await, CoordinatorMessage::Abort(_)));
+    first.end(generation, WorldEnd::Failed).await;
+    first.say(enlist(generation)).await;
+    let next = Generation(generation.0 + 1);
+    assert_eq!(first.world().await.generation, next);
+    assert_eq!(spare.world().await.generation, next);
 }
 
 #[tokio::test]

@@ -14,9 +14,9 @@ use coordinator::server::Server;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
 use lockstep_proto::{
-    CoordinatorMessage, DataSet, Destination, Enlist, Exit, Hello, PROTOCOL_VERSION, SessionClient,
-    SessionError, SessionMessages, SessionSender, StepReport, StepReports, Welcome, WorkerMessage,
-    World, WorldEnd, WorldEnded,
+    CoordinatorMessage, DataSet, Destination, Enlist, Exit, Hello, PROTOCOL_VERSION, RunStatus,
+    SessionClient, SessionError, SessionMessages, SessionSender, StatusClient, StepReport,
+    StepReports, Welcome, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 use lockstep_service::exit::Failure;
 use lockstep_service::tls_args::ServerTlsArgs;
@@ -221,4 +221,21 @@ pub(crate) async fn http_get(address: SocketAddr, path: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.expect("the metrics are served");
     answer
+}
+
+/// The run, once it is as wanted.
+pub(crate) async fn when(
+    client: &mut StatusClient,
+    wanted: impl Fn(&RunStatus) -> bool,
+) -> RunStatus {
+    let mut changes = client.watch_run(Duration::from_millis(1)).await.expect("it answers");
+    let seen = async {
+        loop {
+            let run = changes.next().await.expect("it goes on").expect("it is well");
+            if wanted(&run) {
+                return run;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("it comes in time")
 }
