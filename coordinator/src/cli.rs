@@ -49,10 +49,10 @@ pub struct ServeArgs {
     /// Workers to wait for; short for --set run.world=N
     #[arg(long, value_name = "N")]
     pub world: Option<u32>,
-    /// Fewest workers that go on when others stay away; short for --set run.min_world=N
+    /// Fewest workers that go on when others stay away; sets `run.min_world`
     #[arg(long, value_name = "N")]
     pub min_world: Option<u32>,
-    /// Most workers that train together, the rest being spares; short for --set run.max_world=N
+    /// Most workers that train together, the rest being spares; sets `run.max_world`
     #[arg(long, value_name = "N")]
     pub max_world: Option<u32>,
     /// Configuration of the run

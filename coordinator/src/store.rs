@@ -84,7 +84,9 @@ impl Store {
         records: Vec<Record>,
         events: &[RunEvent],
     ) -> anyhow::Result<()> {
-        records.into_iter().for_each(|record| self.memory.apply(record));
+        for record in records {
+            self.memory.apply(record);
+        }
         let database = match self.database.take() {
             Some(database) => database,
             None => open_checked(&self.path)?,
