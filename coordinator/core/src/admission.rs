@@ -9,8 +9,9 @@ use lockstep_proto::{
     CoordinatorMessage, DataSet, Dismiss, Hello, Occurrence, PROTOCOL_VERSION, Welcome,
 };
 
-use crate::core::{Banned, Core, State};
+use crate::core::{Core, State};
 use crate::event::SessionId;
+use crate::journal::Banned;
 use crate::plan::RunPlan;
 use crate::roster::{MAX_SLOTS, Roster, Session};
 
@@ -112,7 +113,6 @@ impl Core {
             let reason = format!("{} is gone: {why}", name(rank, &session));
             self.fail_world(vec![rank], &reason);
         }
-        self.form_if_ready();
     }
 }
 

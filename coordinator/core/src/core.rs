@@ -15,7 +15,7 @@ use crate::adoption::recall;
 use crate::cooldown::Cooldowns;
 use crate::event::{Effect, Event, SessionId};
 use crate::forming::Forming;
-use crate::journal::{Memory, Record};
+use crate::journal::{Banned, Memory, Record};
 use crate::plan::RunPlan;
 use crate::progress::Progress;
 use crate::roster::{Roster, Standing};
@@ -84,20 +84,11 @@ pub(crate) struct Verdict {
     pub(crate) reason: String,
 }
 
-/// Why a worker was sent away for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Banned {
-    /// An operator wanted it.
-    Drained,
-    /// It held another state than the other ranks.
-    Odd,
-}
-
 impl Core {
     /// A run as the journal tells it, and without workers yet.
     pub fn new(mut settings: Settings) -> Self {
         let memory = std::mem::take(&mut settings.memory);
-        let generation = memory.generation();
+        let (generation, banned) = (memory.generation(), memory.banned.clone());
         let progress = Progress::recall(&memory);
         let (plan, state) = recall(&settings.config, memory, settings.paused);
         let cooldown = Duration::from_millis(settings.config.control.cooldown_ms.into());
@@ -115,7 +106,7 @@ impl Core {
             progress,
             fruitless_worlds: 0,
             cooldowns: Cooldowns::new(cooldown),
-            banned: BTreeMap::new(),
+            banned,
             broken_since: None,
             effects: Vec::new(),
         }
@@ -124,6 +115,7 @@ impl Core {
     /// Applies one event. Same events in the same order give the same effects.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         self.now = now;
+        let routine = event.is_heartbeat();
         match event {
             Event::Started => {
                 self.note(Occurrence::CoordinatorStarted { generation: self.generation });
@@ -134,6 +126,9 @@ impl Core {
             Event::Tick => self.tick(),
             Event::StopRequested => self.stop_requested(),
         }
+        if !routine {
+            self.settle();
+        }
         self.take_effects()
     }
 
@@ -141,6 +136,10 @@ impl Core {
         self.end_silent_sessions();
         self.end_waiting_for_members();
         self.end_stuck_world();
+    }
+
+    /// Draws the consequences of who is there now.
+    pub(crate) fn settle(&mut self) {
         self.form_if_ready();
         self.admit_joiners();
     }
@@ -183,8 +182,12 @@ impl Core {
             return self.dismiss_drained(id);
         }
         session.standing = Standing::Enlisted(enlist);
-        self.form_if_ready();
-        self.admit_joiners();
+    }
+
+    /// Sends a worker away for good, in the eyes of later coordinators too.
+    pub(crate) fn ban(&mut self, worker: WorkerUid, why: Banned) {
+        self.emit(Effect::Journal(Record::Banned(worker.clone(), why)));
+        self.banned.insert(worker, why);
     }
 
     fn checkpoint_written(&mut self, written: CheckpointWritten) {

@@ -7,10 +7,10 @@ use lockstep_proto::{
 };
 
 use crate::admission::name;
-use crate::core::{Banned, Core, State, Verdict};
+use crate::core::{Core, State, Verdict};
 use crate::event::{Effect, SessionId};
 use crate::forming::{Call, Forming};
-use crate::journal::Record;
+use crate::journal::{Banned, Record};
 use crate::roster::Standing;
 use crate::world::LiveWorld;
 
@@ -81,7 +81,6 @@ impl Core {
         let forming = Forming::behind(call, after, &world.record);
         self.emit(Effect::Journal(Record::Ended(self.generation)));
         self.enter(State::Forming(forming));
-        self.form_if_ready();
     }
 
     /// Breaks the world for the sake of some of its members, and ends their sessions.
@@ -106,8 +105,8 @@ impl Core {
         let dump = Dump { generation: world.generation(), reason: reason.to_owned() };
         let members = self.roster.members().into_iter();
         for (id, _) in members.filter(|(_, rank)| odd.contains(rank)) {
-            let session = self.roster.get_mut(id).expect("members have sessions");
-            self.banned.insert(session.worker.clone(), Banned::Odd);
+            let worker = self.roster.get(id).expect("members have sessions").worker.clone();
+            self.ban(worker, Banned::Odd);
             self.send(id, CoordinatorMessage::Dump(dump.clone()));
         }
         self.put_out(odd, reason);

@@ -43,6 +43,13 @@ pub enum Event {
     StopRequested,
 }
 
+impl Event {
+    /// Whether it is what comes all the time and changes nothing about who is there.
+    pub(crate) fn is_heartbeat(&self) -> bool {
+        matches!(self, Self::Message { message, .. } if matches!(**message, WorkerMessage::Heartbeat(_)))
+    }
+}
+
 /// What the shell must do, in this order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {

@@ -211,13 +211,13 @@ impl Core {
 
     /// Has the present world end at a step edge that is planned for it, where others wait for a free place.
     pub(crate) fn admit_joiners(&mut self) {
-        let spares = self.spares();
         let most = self.settings.config.run.most();
-        let (State::Running(world), Some(plan)) = (&mut self.state, &self.plan) else { return };
-        let ends = world.stopping.is_some() || !world.ends.is_empty();
-        if spares == 0 || world.size() >= most || ends || !world.missing.is_empty() {
+        let State::Running(world) = &self.state else { return };
+        let ends = world.feed.closed || world.stopping.is_some() || !world.ends.is_empty();
+        if world.size() >= most || ends || !world.missing.is_empty() || self.spares() == 0 {
             return;
         }
+        let (State::Running(world), Some(plan)) = (&mut self.state, &self.plan) else { return };
         if let Some(last) = world.feed.close(plan) {
             self.send_plan(vec![last]);
         }

@@ -3,6 +3,8 @@
 //! A [`Record`] is durable before the effects behind it are carried out ([`crate::Effect::Journal`]). So no worker
 //! knows of a world, or of the plan of a step, that a coordinator which is started again would not know.
 
+use std::collections::BTreeMap;
+
 use lockstep_proto::ids::{Cursor, Generation, Slot, Step, WorkerUid};
 use lockstep_proto::{DataSet, LaneRange, TrainingState};
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,18 @@ pub enum Record {
     Ended(Generation),
     /// A checkpoint of this step is safe on disk.
     Checkpoint(Step),
+    /// A worker is sent away for good.
+    Banned(WorkerUid, Banned),
+}
+
+/// Why a worker was sent away for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Banned {
+    /// An operator wanted it.
+    Drained,
+    /// It held another state than the other ranks.
+    Odd,
 }
 
 /// A world, as far as a coordinator that goes on with it has to know it.
@@ -69,6 +83,8 @@ pub struct Memory {
     pub(crate) last: Option<LastWorld>,
     /// Newest checkpoint.
     pub(crate) checkpoint: Option<Step>,
+    /// Workers that were sent away for good.
+    pub(crate) banned: BTreeMap<WorkerUid, Banned>,
 }
 
 /// The newest world that the journal knows of.
@@ -98,6 +114,9 @@ impl Memory {
                 }
             }
             Record::Checkpoint(step) => self.checkpoint = self.checkpoint.max(Some(step)),
+            Record::Banned(worker, why) => {
+                self.banned.insert(worker, why);
+            }
         }
     }
 

@@ -10,8 +10,9 @@ use lockstep_proto::ids::{Rank, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{CoordinatorMessage, Dismiss, Exit, Occurrence, OperatorCommand, Stop};
 
-use crate::core::{Banned, Core, State};
+use crate::core::{Core, State};
 use crate::event::{Effect, SessionId};
+use crate::journal::Banned;
 use crate::roster::Standing;
 use crate::world::{Stopping, Then};
 
@@ -74,7 +75,7 @@ impl Core {
             self.paused = false;
             self.since = self.now;
             self.note_asked(&OperatorCommand::Resume);
-            self.form_if_ready();
+            self.settle();
         }
         self.explain()
     }
@@ -124,7 +125,7 @@ impl Core {
         };
         self.note_asked(&OperatorCommand::Drain(worker.clone()));
         let why = format!("the operator drains worker {}", worker.0);
-        self.banned.insert(worker, Banned::Drained);
+        self.ban(worker, Banned::Drained);
         let session = self.roster.get_mut(id).expect("it was just found");
         match session.standing {
             Standing::Member(_) => self.stop_world(&why, Then::Form),

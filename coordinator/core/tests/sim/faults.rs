@@ -38,13 +38,9 @@ impl Sim {
         }
     }
 
-    /// Everything that can be well is.
+    /// No more faults; what is stuck or frozen comes back by itself.
     fn heal(&mut self) {
         for index in 0..self.machines.len() {
-            if let Some(process) = self.machines[index].process.as_mut() {
-                process.stuck_until = process.stuck_until.min(self.now);
-                process.frozen_until = process.frozen_until.min(self.now);
-            }
             self.after(Duration::ZERO, Happening::Wake(index));
         }
         self.ask(&OperatorCommand::Resume);

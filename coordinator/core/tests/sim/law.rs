@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lockstep_core::{AppliedStep, Record};
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::ids::{Cursor, Generation, Step};
+use lockstep_proto::ids::{Cursor, Generation, Step, WorkerUid};
 use lockstep_proto::{PlanWindow, StepPlan, World};
 
 use super::meeting::Held;
@@ -18,6 +18,10 @@ pub(crate) struct Law {
     /// How far that world is planned in the journal.
     planned: Step,
     worlds: BTreeMap<Generation, World>,
+    members: Vec<WorkerUid>,
+    members_before: Vec<WorkerUid>,
+    /// Who was sent away.
+    banned: BTreeSet<WorkerUid>,
     /// What every step was ever planned to be.
     plans: BTreeMap<Step, StepPlan>,
     regroups: BTreeMap<(Generation, Step), bool>,
@@ -34,6 +38,8 @@ impl Law {
                 assert!(!self.open, "two live worlds");
                 (self.journaled, self.open) = (world.generation, true);
                 self.planned = world.start.step;
+                let members = world.members.iter().map(|place| place.worker.clone()).collect();
+                self.members_before = std::mem::replace(&mut self.members, members);
             }
             Record::Planned(planned) => {
                 assert_eq!(planned.generation, self.journaled, "a plan of a world that is over");
@@ -43,6 +49,9 @@ impl Law {
             Record::Ended(generation) => {
                 assert_eq!(*generation, self.journaled, "the end of another world");
                 self.open = false;
+            }
+            Record::Banned(worker, _) => {
+                self.banned.insert(worker.clone());
             }
             Record::Checkpoint(_) => {}
         }
@@ -55,6 +64,8 @@ impl Law {
         let size = u32::try_from(world.members.len()).expect("a small world");
         let sizes = config.run.least()..=config.run.most();
         assert!(sizes.contains(&size), "{size} members, not {sizes:?}");
+        let banned = world.members.iter().find(|member| self.banned.contains(&member.worker));
+        assert_eq!(banned, None, "a worker that was sent away is back");
         let lanes = world.members.iter().map(|member| member.lanes);
         let dealt: Vec<_> = lanes.flat_map(|l| l.first..l.first + l.count).collect();
         assert_eq!(dealt, (0..config.data.lanes).collect::<Vec<_>>(), "every lane once");
@@ -88,6 +99,11 @@ impl Law {
     pub(crate) fn holds(&mut self, held: Held) {
         let first = self.states.entry(held.cursor).or_insert(held);
         assert_eq!(*first, held, "a batch was left out, or applied twice");
+    }
+
+    /// Members of the world before the newest one.
+    pub(crate) fn members_before(&self) -> &[WorkerUid] {
+        &self.members_before
     }
 
     pub(crate) fn newest_generation(&self) -> Generation {

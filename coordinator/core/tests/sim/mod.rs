@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use lockstep_core::{Core, Effect, Event, Memory, SessionId, Settings};
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::ids::{Generation, Rank, Slot};
+use lockstep_proto::ids::{Generation, Rank, Slot, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
-    CoordinatorMessage, Hello, Occurrence, OperatorCommand, Phase, Secret, WorkerMessage, WorldEnd,
+    CoordinatorMessage, Hello, Occurrence, OperatorCommand, Phase, Secret, WorkerMessage, World,
+    WorldEnd,
 };
 
 use self::dice::Dice;
@@ -82,6 +83,8 @@ pub(crate) struct Sim {
     /// How the run ended.
     pub(crate) over: Option<Phase>,
     pub(crate) reason: String,
+    /// By stream: who is there in the eyes of the coordinator, and whether it has enlisted.
+    heard_of: BTreeMap<u64, (WorkerUid, bool)>,
     streams: BTreeMap<u64, Stream>,
     next_stream: u64,
     processes: u64,
@@ -131,6 +134,7 @@ impl Sim {
             stop_asked: false,
             over: None,
             reason: String::new(),
+            heard_of: BTreeMap::new(),
             streams: BTreeMap::new(),
             next_stream: 0,
             processes: 0,
@@ -186,6 +190,7 @@ impl Sim {
         match happening {
             Happening::Tick => {
                 self.tell(Event::Tick);
+                self.check_status();
                 self.after(TICK, Happening::Tick);
             }
             Happening::Beat(machine) => self.beat(machine),
@@ -232,10 +237,30 @@ impl Sim {
     }
 
     fn tell(&mut self, event: Event) {
+        self.hear_of(&event);
         let now = self.now.saturating_sub(self.started);
         let Some(core) = &mut self.core else { return };
         let effects = core.step(now, event);
         self.perform(effects);
+    }
+
+    /// Notes what the coordinator knows of who is there.
+    fn hear_of(&mut self, event: &Event) {
+        match event {
+            Event::Started => self.heard_of.clear(),
+            Event::Connected { session, hello } => {
+                self.heard_of.insert(session.0, (hello.worker.clone(), false));
+            }
+            Event::Message { session, message } => {
+                if let Some((_, enlisted)) = self.heard_of.get_mut(&session.0) {
+                    *enlisted |= matches!(**message, WorkerMessage::Enlist(_));
+                }
+            }
+            Event::Lost { session, .. } => {
+                self.heard_of.remove(&session.0);
+            }
+            Event::Tick | Event::StopRequested => {}
+        }
     }
 
     fn ask(&mut self, command: &OperatorCommand) {
@@ -261,6 +286,16 @@ impl Sim {
         }
     }
 
+    fn check_status(&self) {
+        let Some(core) = &self.core else { return };
+        let status = core.status();
+        let now = u64::try_from(self.now.as_millis()).expect("a short run");
+        assert!(status.since_unix_ms <= now, "it says since when");
+        let over = status.until_unix_ms.is_some_and(|until| until + 1000 < now);
+        assert!(!over, "the wait should be over: {}", status.summary);
+        assert!(status.step.0 <= STEPS && !status.summary.is_empty());
+    }
+
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Journal(record) => {
@@ -269,9 +304,8 @@ impl Sim {
             }
             Effect::Send { session, message } => self.send_down(session.0, message),
             Effect::Close { session, refusal } => {
-                if let Some(Refusal::Protocol(what)) = &refusal {
-                    panic!("a worker that keeps to the protocol is sent away: {what}");
-                }
+                self.check_closing(session.0, refusal.as_ref());
+                self.heard_of.remove(&session.0);
                 let Some(stream) = self.streams.get_mut(&session.0) else { return };
                 let at = stream.arrival(Way::Down, self.now, &mut self.dice);
                 self.at(at, Happening::Closed(session.0, refusal));
@@ -280,9 +314,6 @@ impl Sim {
             Effect::Noted(event) => {
                 assert_eq!(event.sequence, self.next_event, "events are numbered without gaps");
                 self.next_event += 1;
-                if std::env::var("SIM_TRACE").is_ok() {
-                    eprintln!("{:?} {}", self.now, event.what);
-                }
                 if let Occurrence::OperatorAsked { command } = &event.what {
                     let pauses = *command == OperatorCommand::Pause.to_string();
                     let resumes = *command == OperatorCommand::Resume.to_string();
@@ -299,7 +330,11 @@ impl Sim {
     fn send_down(&mut self, stream: u64, message: CoordinatorMessage) {
         match &message {
             CoordinatorMessage::World(world) => {
+                self.check_majority(world);
                 self.law.announced(world, &self.config);
+                if let Some((_, enlisted)) = self.heard_of.get_mut(&stream) {
+                    *enlisted = false;
+                }
                 let meeting = || Meeting::new(world.clone());
                 self.meetings.entry(world.generation).or_insert_with(meeting);
                 self.check_newest_state(world.start.step.0);
@@ -319,6 +354,43 @@ impl Sim {
             let member = world.members.iter().any(|member| member.worker.0 == process.uid);
             let held = process.held.map_or(0, |held| held.step);
             assert!(!member || held <= start, "{} holds step {held}, not {start}", process.uid);
+        }
+    }
+
+    /// A world forms only of more than half of those who wait for it or are coming back from the last one.
+    fn check_majority(&self, world: &World) {
+        if self.law.world(world.generation).is_some() {
+            return; // looked at when its first member heard of it
+        }
+        let last = self.law.members_before();
+        let core = self.core.as_ref().expect("it has just decided");
+        let workers = core.workers(self.now.saturating_sub(self.started));
+        let fit = |uid: &WorkerUid| {
+            workers.iter().any(|worker| worker.worker == *uid && worker.cooldown.is_zero())
+        };
+        let there = self.heard_of.values().filter(|(uid, _)| fit(uid));
+        let (ready, idle): (Vec<_>, Vec<_>) = there.partition(|(_, enlisted)| *enlisted);
+        let back = idle.iter().filter(|(uid, _)| last.contains(uid)).count();
+        let all = (ready.len() + back).min(self.config.run.most() as usize);
+        assert!(
+            ready.len() * 2 > all,
+            "{} of {all} form a world: {:?}",
+            ready.len(),
+            self.heard_of
+        );
+    }
+
+    /// A worker that keeps to the protocol is never told otherwise, and no rank is put out for others' sake.
+    fn check_closing(&self, stream: u64, refusal: Option<&Refusal>) {
+        match refusal {
+            Some(Refusal::Protocol(what)) => panic!("a faithful worker is sent away: {what}"),
+            Some(Refusal::Unavailable(why)) if why.contains("is stuck") => {
+                let machine = self.streams.get(&stream).map(|stream| stream.machine);
+                let process = machine.and_then(|machine| self.machines[machine].process.as_ref());
+                let stood = |p: &Process| p.stuck_until.max(p.frozen_until) + secs(2) > self.now;
+                assert!(process.is_none_or(stood), "{process:?} is put out and was not stuck");
+            }
+            Some(_) | None => {}
         }
     }
 
