@@ -89,9 +89,9 @@ async fn a_running_world_outlives_its_coordinator_every_time() {
 /// Numbers grow, and no world forms under a number that is not larger than those before.
 fn check(events: &[RunEvent], seed: u64) {
     assert!(events.is_sorted_by(|a, b| a.sequence < b.sequence), "seed {seed}: {events:?}");
-    let formed = events.iter().filter_map(|event| match event.what {
-        Occurrence::WorldFormed { generation, .. } => Some(generation),
-        _ => None,
+    let formed = events.iter().filter_map(|event| {
+        let Occurrence::WorldFormed { generation, .. } = event.what else { return None };
+        Some(generation)
     });
     let formed: Vec<_> = formed.collect();
     assert!(formed.is_sorted_by(|a, b| a < b), "seed {seed}: {formed:?}");

@@ -1,5 +1,4 @@
 //! What people, scripts and dashboards see of a run.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod support;
 

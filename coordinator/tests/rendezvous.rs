@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 /// How long workers heartbeat where their cost is measured.
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_world_of_32_forms_when_the_last_worker_arrives() {
@@ -100,7 +100,7 @@ impl Worker {
 
     /// With the time at which it knew its world.
     async fn in_world(mut self) -> (Self, Instant) {
-        let world = tokio::time::timeout(Duration::from_secs(60), self.world()).await;
+        let world = tokio::time::timeout(Duration::from_mins(1), self.world()).await;
         assert_eq!(world.expect("a world").generation, Generation(1));
         (self, Instant::now())
     }

@@ -7,7 +7,7 @@ use std::fs;
 
 use lockstep_proto::FILE_DESCRIPTOR_SET;
 use lockstep_proto::validate::describe;
-use prost_reflect::{DescriptorPool, Kind};
+use prost_reflect::DescriptorPool;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../coordinator/PROTOCOL.md");
 
@@ -19,10 +19,8 @@ fn the_page_has_every_message_of_a_session() {
     ] {
         let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).unwrap();
         let message = pool.get_message_by_name(&format!("lockstep.v1.{message}")).unwrap();
-        let kinds = message.fields().map(|field| match field.kind() {
-            Kind::Message(kind) => kind.name().to_owned(),
-            other => panic!("{other:?} is no message"),
-        });
+        let kinds =
+            message.fields().map(|field| field.kind().as_message().unwrap().name().to_owned());
         assert_eq!(table(heading), kinds.collect::<BTreeSet<_>>());
     }
 }
