@@ -73,10 +73,11 @@ async fn a_running_world_outlives_its_coordinator_every_time() {
     let mut changes = client.watch_run(Duration::from_millis(50)).await.unwrap();
     let goes_on = async { while changes.next().await.unwrap().unwrap().step.0 < before.0 + 20 {} };
     tokio::time::timeout(PATIENCE, goes_on).await.expect("training goes on");
+    // Before the workers go, which would break the world.
+    let events = client.list_events(0).await.unwrap();
     workers.shutdown().await;
 
     assert_eq!(seen.newest(), Generation(1), "seed {}: {}", dice.seed, log_of(folder.path()));
-    let events = client.list_events(0).await.unwrap();
     check(&events, dice.seed);
     let count =
         |wanted: fn(&Occurrence) -> bool| events.iter().filter(|event| wanted(&event.what)).count();
