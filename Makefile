@@ -1,7 +1,7 @@
 # Any target can be the first command in a fresh clone: each one sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test reference bench-step demo demo-long lint fmt clean-demo
+.PHONY: help setup build test reference bench-step bench-data demo demo-long lint fmt clean-demo
 
 # Which libtorch: cpu or cuda. Empty keeps the one that is set up; the CPU one at first.
 TORCH ?=
@@ -18,11 +18,14 @@ build: setup ## Build the coordinator and the worker, optimized
 test: setup ## Check everything: format, lints, docs, all tests (what CI runs)
 	@deploy/check.sh
 
-reference: setup ## Recompute steps of real runs with PyTorch (fetches it where there is none: 2.3 GB)
+reference: setup ## Recompute steps of real runs, and views, with PyTorch (fetches it where there is none: 2.3 GB)
 	@deploy/reference.sh
 
 bench-step: build ## Time a step beside PyTorch's, in turn (BENCH="--arch resnet18 --size 96 --batch 32")
 	@deploy/reference.sh --bench-step $(BENCH)
+
+bench-data: build ## Time the input pipeline beside others, in turn (PHOTOS=folder of .jpg files)
+	@deploy/reference.sh --bench-data $(if $(PHOTOS),--images "$(abspath $(PHOTOS))") $(BENCH)
 
 demo: build ## Train on real images for a few minutes; then see demo-out/report.html
 	deploy/demo.sh --preset demo --out demo-out

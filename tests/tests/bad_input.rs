@@ -60,13 +60,31 @@ fn a_flipped_byte_names_its_shard() {
     assert_ended(&ended, 1, &["shard-000000.tar"]);
 }
 
+/// Damages the first image of the data set.
+fn damage_an_image(scene: &Scene) {
+    let shard = scene.path("data/shard-000000.tar");
+    let file = fs::File::options().write(true).open(shard).expect("the first shard");
+    // Behind the tar header of the first image come the bytes that make it a JPEG or a PNG.
+    file.write_all_at(&[0, 0], 512).expect("room for two bytes");
+}
+
+#[test]
+fn a_run_counts_a_damaged_image_in_its_status() {
+    let scene = Scene::new();
+    damage_an_image(&scene);
+    let (_coordinator, address) = scene.serve("c", 1, &["--set", "schedule.steps=1000000"]);
+    let mut worker = scene.join("w", &address, "ck", &[]);
+    worker.wait_until(|| {
+        let asked = scene.coordinator("status", &["status", "--json", "--addr", &address]).wait();
+        let status: serde_json::Value = serde_json::from_str(&asked.said).unwrap();
+        status["run"]["replaced_samples"].as_u64().unwrap() > 0
+    });
+}
+
 #[test]
 fn a_run_replaces_a_damaged_image_and_says_so() {
     let scene = Scene::new();
-    let shard = scene.path("data/shard-000000.tar");
-    let file = fs::File::options().write(true).open(shard).unwrap();
-    // Behind the tar header of the first image come the bytes that make it a JPEG or a PNG.
-    file.write_all_at(&[0, 0], 512).unwrap();
+    damage_an_image(&scene);
     let (coordinator, address) = scene.serve("c", 1, &[]);
     let ended = scene.join("w", &address, "ck", &[]).wait();
     assert_ended(&ended, 0, &["sample replaced", "shard-000000.tar"]);

@@ -204,3 +204,40 @@ fn a_run_starts_from_imported_weights() {
     let log = std::fs::read_to_string(scene.path("run-0.log")).unwrap();
     assert!(log.contains("resuming"), "{log}");
 }
+
+/// Of the photographs in `LOCKSTEP_PHOTOS`, or of images like photographs. Crops alone keep to one step of 8 bits
+/// in the mean, everything together to two, however torchvision makes them; in floats it is less.
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn views_of_photographs_are_torchvisions() {
+    let scene = Scene::empty();
+    let class = scene.path("photos/all");
+    match std::env::var_os("LOCKSTEP_PHOTOS") {
+        Some(photos) => copy_files(Path::new(&photos), &class),
+        None => worker(&scene, "bench data --make photos/all"),
+    }
+    worker(&scene, "pack --input photos --output packed");
+    for (preset, limit) in [
+        ("crop-only", "1"),
+        ("crop-and-flip", "1"),
+        ("no-color", "1"),
+        ("no-blur", "2"),
+        ("imagenet-r50-1000ep", "2"),
+    ] {
+        println!("{preset}:");
+        let preview = "preview --shards packed --samples 100 --out sheet.png --json";
+        let preview = format!("{preview} --views views.safetensors --preset {preset}");
+        let ended = scene.worker("views", &preview.split(' ').collect::<Vec<_>>()).wait();
+        assert_eq!(ended.code, Some(0), "{}", ended.said);
+        let compare = format!("packed views.log views.safetensors --limit {limit}");
+        python(&scene, &format!("check_views.py {compare}"));
+    }
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder in the scene");
+    for entry in std::fs::read_dir(from).expect("the folder of photographs") {
+        let entry = entry.expect("its next file");
+        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+    }
+}

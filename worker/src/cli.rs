@@ -36,6 +36,8 @@ pub enum Command {
     Index(commands::index::IndexArgs),
     /// Check shards, byte for byte and image for image.
     VerifyShards(commands::verify::VerifyArgs),
+    /// Draw images with the two views that training makes of them.
+    Preview(commands::preview::PreviewArgs),
     /// Judge an encoder.
     Eval(commands::eval::EvalArgs),
     /// Write an encoder for other programs.

@@ -11,7 +11,8 @@
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
 //!   `tensor_file.rs`: the format of both;
 //! * [`engine`]: from the run's configuration to model and pipeline;
-//! * [`eval`], [`report`], [`commands`]: what one does before and after training.
+//! * [`eval`], [`report`], [`commands`]: what one does before and after training;
+//!   `view_pair.rs`, `bitmap.rs`: images and their views for people.
 //!
 //! Not here: layers (`lockstep-nn`), images (`lockstep-data`), messages between ranks
 //! (`lockstep-collective`), decisions (`coordinator`).
@@ -25,6 +26,7 @@ pub mod report;
 
 mod archive;
 mod audit;
+mod bitmap;
 mod border;
 mod ending;
 mod meters;
@@ -36,6 +38,7 @@ mod tensor_file;
 #[cfg(test)]
 mod testing;
 mod trainer;
+mod view_pair;
 mod world;
 
 pub use meters::Meters;

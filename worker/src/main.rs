@@ -10,7 +10,7 @@ use lockstep_service::exit::{Failure, conclude, usage};
 use lockstep_service::telemetry;
 use worker::Meters;
 use worker::cli::{Cli, Command};
-use worker::commands::{self, bench, eval, export, import, index, pack, report, verify};
+use worker::commands::{self, bench, eval, export, import, index, pack, preview, report, verify};
 
 /// For libtorch too. Every step allocates and frees the same activations, so freed memory is kept, in huge pages
 /// (`.cargo/config.toml`): glibc's allocator maps large blocks anew each time, or keeps them in fragments.
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         (Some(Command::Pack(args)), _) => pack::run(args),
         (Some(Command::Index(args)), _) => index::run(args),
         (Some(Command::VerifyShards(args)), _) => verify::run(args),
+        (Some(Command::Preview(args)), _) => preview::run(args),
         (Some(Command::Eval(args)), _) => eval::run(args),
         (Some(Command::Export(args)), _) => export::run(args),
         (Some(Command::Import(args)), _) => import::run(args),

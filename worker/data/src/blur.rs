@@ -1,33 +1,57 @@
 //! Gaussian blur of float planes, separable, with reflected borders.
 //!
+//! Taps at the ends are left out as long as all of them together weigh less
+//! than 10⁻⁶; no value changes by more than twice that.
+//!
 //! Source: `gaussian_blur` in `torchvision/transforms/_functional_tensor.py`.
 
-use crate::color::Planes;
+#![expect(
+    clippy::inline_always,
+    reason = "code must become part of the loop that is compiled for wide vectors"
+)]
+
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::color::Finish;
+use crate::planes::Planes;
+
+/// What the taps that are left out may weigh, of 1.
+const NEGLIGIBLE: f32 = 1e-6;
 
 /// Blurs; keeps its buffers between images.
 #[derive(Debug, Default)]
 pub(crate) struct Blur {
+    /// Of the tap in the middle, and of those at both sides of it, going out.
     weights: Vec<f32>,
-    /// One row with its reflected borders.
-    padded: Vec<f32>,
-    /// A plane after the horizontal pass.
-    half_done: Vec<f32>,
+    /// A row of every channel after the pass down, with its reflected borders.
+    padded: [Vec<f32>; 3],
+    /// A row of every channel, done.
+    rows: [Vec<f32>; 3],
 }
 
 impl Blur {
-    /// Blurs every plane with `taps` weights of standard deviation `sigma`, in pixels.
+    /// Writes `planes`, blurred with `taps` weights of standard deviation `sigma`, in pixels.
+    ///
+    /// `channels` is 1 if all are equal.
     ///
     /// # Panics
     ///
     /// If half the taps reach over the whole image: there is nothing to reflect.
-    pub(crate) fn apply(&mut self, planes: &mut Planes, taps: usize, sigma: f32) {
+    pub(crate) fn write(
+        &mut self,
+        planes: &Planes,
+        channels: usize,
+        (taps, sigma): (usize, f32),
+        finish: Finish,
+        out: &mut [[f32; 3]],
+    ) {
         self.set_weights(taps, sigma);
+        let Self { weights, padded, rows } = self;
         let width = planes.width();
-        for plane in planes.channels() {
-            self.half_done.resize(plane.len(), 0.0);
-            self.horizontal(plane, width);
-            self.vertical(plane, width);
-        }
+        padded.iter_mut().for_each(|row| row.resize(width + 2 * (weights.len() - 1), 0.0));
+        rows.iter_mut().for_each(|row| row.resize(width, 0.0));
+        let rows = &mut rows[..channels];
+        Arch::new().dispatch(BlurRows { planes, weights, padded, rows, finish, out });
     }
 
     /// ```text
@@ -35,51 +59,132 @@ impl Blur {
     /// ```
     #[expect(clippy::cast_precision_loss, reason = "a few dozen taps")]
     fn set_weights(&mut self, taps: usize, sigma: f32) {
-        let half = (taps - 1) as f32 / 2.0;
+        let weight = |i: usize| (-0.5 * (i as f32 / sigma).powi(2)).exp();
         self.weights.clear();
-        self.weights
-            .extend((0..taps).map(|tap| (-0.5 * ((tap as f32 - half) / sigma).powi(2)).exp()));
-        let sum: f32 = self.weights.iter().sum();
-        self.weights.iter_mut().for_each(|weight| *weight /= sum);
-    }
-
-    fn horizontal(&mut self, plane: &[f32], width: usize) {
-        let reach = self.weights.len() / 2;
-        self.padded.resize(width + 2 * reach, 0.0);
-        let rows = plane.chunks_exact(width).zip(self.half_done.chunks_exact_mut(width));
-        for (row, out) in rows {
-            for distance in 1..=reach {
-                self.padded[reach - distance] = row[distance];
-                self.padded[reach + width - 1 + distance] = row[width - 1 - distance];
+        self.weights.extend((0..=taps / 2).map(weight));
+        let sum = |weights: &[f32]| weights[0] + 2.0 * weights[1..].iter().sum::<f32>();
+        let most = sum(&self.weights) * NEGLIGIBLE;
+        let mut dropped = 0.0;
+        while let [_, .., last] = self.weights[..] {
+            dropped += 2.0 * last;
+            if dropped > most {
+                break;
             }
-            self.padded[reach..reach + width].copy_from_slice(row);
-            weighted_sum(out, &self.weights, |tap| &self.padded[tap..tap + width]);
+            self.weights.pop();
         }
+        let factor = 1.0 / sum(&self.weights);
+        self.weights.iter_mut().for_each(|weight| *weight *= factor);
     }
+}
 
-    fn vertical(&self, plane: &mut [f32], width: usize) {
-        let reach = self.weights.len() / 2;
-        let rows = plane.len() / width;
-        for (y, out) in plane.chunks_exact_mut(width).enumerate() {
-            weighted_sum(out, &self.weights, |tap| {
-                let source = reflected(y + tap, reach, rows) * width;
-                &self.half_done[source..source + width]
-            });
+/// Both passes, row by row.
+struct BlurRows<'a> {
+    planes: &'a Planes,
+    weights: &'a [f32],
+    padded: &'a mut [Vec<f32>; 3],
+    rows: &'a mut [Vec<f32>],
+    finish: Finish,
+    out: &'a mut [[f32; 3]],
+}
+
+impl WithSimd for BlurRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { planes, weights, padded, rows, finish, out } = self;
+        let channels = planes.channels();
+        for (y, out) in out.chunks_exact_mut(planes.width()).enumerate() {
+            let buffers = padded.iter_mut().zip(&mut *rows);
+            for (plane, (padded, row)) in channels.iter().zip(buffers) {
+                down(simd, plane, y, weights, padded);
+                across(simd, padded, weights, row);
+            }
+            let last = rows.len() - 1;
+            finish.write(std::array::from_fn(|c| &rows[c.min(last)][..]), out);
         }
     }
 }
 
-/// The row that stands for `position − reach`, mirrored at the first and last row.
-fn reflected(position: usize, reach: usize, rows: usize) -> usize {
-    let from_top = position.abs_diff(reach);
-    if from_top < rows { from_top } else { 2 * (rows - 1) - from_top }
+/// Row `y` after the pass down, and its borders.
+#[inline(always)]
+fn down<S: Simd>(simd: S, plane: &[f32], y: usize, weights: &[f32], padded: &mut [f32]) {
+    let reach = weights.len() - 1;
+    let width = padded.len() - 2 * reach;
+    let rows = plane.len() / width;
+    let row = |y: usize| &plane[y * width..][..width];
+    sum_pairs(simd, weights, &mut padded[reach..reach + width], |distance| {
+        let below = y + distance;
+        let below = if below < rows { below } else { 2 * (rows - 1) - below };
+        (row(y.abs_diff(distance)), row(below))
+    });
+    for distance in 1..=reach {
+        padded[reach - distance] = padded[reach + distance];
+        padded[reach + width - 1 + distance] = padded[reach + width - 1 - distance];
+    }
 }
 
-fn weighted_sum<'a>(out: &mut [f32], weights: &[f32], row: impl Fn(usize) -> &'a [f32]) {
-    out.fill(0.0);
-    for (tap, weight) in weights.iter().enumerate() {
-        for (sum, value) in out.iter_mut().zip(row(tap)) {
-            *sum += weight * value;
+#[inline(always)]
+fn across<S: Simd>(simd: S, padded: &[f32], weights: &[f32], out: &mut [f32]) {
+    let (reach, width) = (weights.len() - 1, out.len());
+    let row = |begin: usize| &padded[begin..][..width];
+    sum_pairs(simd, weights, out, |distance| (row(reach - distance), row(reach + distance)));
+}
+
+/// Σ weight·(one + other) over the distances from the middle, where there is only one.
+#[inline(always)]
+fn sum_pairs<'a, S: Simd>(
+    simd: S,
+    weights: &[f32],
+    out: &mut [f32],
+    pair: impl Fn(usize) -> (&'a [f32], &'a [f32]),
+) {
+    let (wide, narrow) = (4 * S::F32_LANES, S::F32_LANES);
+    let whole = out.len() / wide * wide;
+    let last = out.len() - out.len() % narrow;
+    for begin in (0..whole).step_by(wide) {
+        sum_vectors::<S, 4>(simd, weights, begin, out, &pair);
+    }
+    for begin in (whole..last).step_by(narrow) {
+        sum_vectors::<S, 1>(simd, weights, begin, out, &pair);
+    }
+    for x in last..out.len() {
+        let middle = weights[0] * pair(0).0[x];
+        out[x] = weights.iter().enumerate().skip(1).fold(middle, |sum, (distance, weight)| {
+            let (one, other) = pair(distance);
+            weight.mul_add(one[x] + other[x], sum)
+        });
+    }
+}
+
+/// `N` vectors of the sum, from `begin` on.
+#[inline(always)]
+fn sum_vectors<'a, S: Simd, const N: usize>(
+    simd: S,
+    weights: &[f32],
+    begin: usize,
+    out: &mut [f32],
+    pair: &impl Fn(usize) -> (&'a [f32], &'a [f32]),
+) {
+    let middle = vectors::<S, N>(&pair(0).0[begin..]);
+    let mut sums = [simd.splat_f32s(0.0); N];
+    for i in 0..N {
+        sums[i] = simd.mul_f32s(simd.splat_f32s(weights[0]), middle[i]);
+    }
+    for (distance, weight) in weights.iter().enumerate().skip(1) {
+        let (one, other) = pair(distance);
+        let (one, other) = (vectors::<S, N>(&one[begin..]), vectors::<S, N>(&other[begin..]));
+        let weight = simd.splat_f32s(*weight);
+        for i in 0..N {
+            let both = simd.add_f32s(one[i], other[i]);
+            sums[i] = simd.mul_add_f32s(weight, both, sums[i]);
         }
     }
+    let out = S::as_mut_simd_f32s(&mut out[begin..]).0.first_chunk_mut();
+    *out.expect("the caller counted") = sums;
+}
+
+#[inline(always)]
+fn vectors<S: Simd, const N: usize>(values: &[f32]) -> &[S::f32s; N] {
+    S::as_simd_f32s(values).0.first_chunk().expect("rows are as long as `out`")
 }

@@ -1,181 +1,363 @@
-//! Colour operations on float planes, with torchvision's semantics.
+//! Colour, in one pass over float planes: conversion to RGB, jitter, grayscale, solarize, normalize.
 //!
-//! Source: `torchvision/transforms/_functional_tensor.py`, the float branch.
-//! Values are in 0..=1 and clipped after each operation. Planes (R, G, B one
-//! after the other) let every loop here run over plain slices without branches,
-//! so that the compiler turns them into vector code.
+//! Values are in 0..=1 and clipped after each step. There are two forms of the
+//! steps of jitter: torchvision's, and that of the paper's authors.
+//!
+//! | step | torchvision | reference |
+//! |---|---|---|
+//! | brightness f | f·x | x + (f − 1) |
+//! | contrast f | f·x + (1 − f)·mean luma of the image | f·x + (1 − f)·mean of the channel |
+//! | saturation f | f·x + (1 − f)·luma of the pixel | S of HSV times f, at most 1 |
+//! | hue h | H of HSV turned by h | the same |
+//!
+//! Only contrast has to know the whole image: the pass is cut in two before it.
+//! Each pixel has a lane of its own in every loop, so that results depend
+//! neither on the width of the machine's vectors nor on anything around them.
+//!
+//! Sources: `_functional_tensor.py` in torchvision, the float branch;
+//! `augmentations.py` in the authors' code.
+
+#![expect(
+    clippy::inline_always,
+    reason = "code must become part of the loop that is compiled for wide vectors"
+)]
+
+use lockstep_jpeg::Colour;
+use pulp::{Arch, Simd, WithSimd};
+
+use crate::planes::{LANES, Lanes, Planes};
+use crate::view::{JitterForm, JitterStep, ViewParams};
+use crate::wide::wide;
 
 /// Weights of R, G, B in luma (ITU-R 601, rounded as torchvision rounds them).
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 
-/// A float image: three planes in one allocation.
-#[derive(Debug, Default)]
-pub(crate) struct Planes {
-    values: Vec<f32>,
-    width: usize,
+/// Chunks whose sums are in f32 before they go on in f64.
+const BLOCK: usize = 64;
+
+/// R, G and B of as many pixels as a vector holds.
+type Pixels<S> = [<S as Simd>::f32s; 3];
+
+/// What becomes of a value in the end: (f(x) − mean)/std, where f is the identity
+/// or solarizing, x < ½ ? x : 1 − x.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish {
+    solarize: bool,
+    factor: [f32; 3],
+    shift: [f32; 3],
 }
 
-/// From left to right, or mirrored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reading {
-    Forward,
-    Mirrored,
+impl Finish {
+    pub(crate) fn new(solarize: bool, mean: [f32; 3], std: [f32; 3]) -> Self {
+        let factor = std.map(|std| 1.0 / std);
+        let shift = std::array::from_fn(|c| -mean[c] / std[c]);
+        Self { solarize, factor, shift }
+    }
+
+    /// Writes a row of each channel as interleaved pixels.
+    #[inline(always)]
+    pub(crate) fn write(&self, [r, g, b]: [&[f32]; 3], out: &mut [[f32; 3]]) {
+        for (((out, r), g), b) in out.iter_mut().zip(r).zip(g).zip(b) {
+            *out = [self.value(*r, 0), self.value(*g, 1), self.value(*b, 2)];
+        }
+    }
+
+    #[inline(always)]
+    fn value(&self, x: f32, channel: usize) -> f32 {
+        let x = if self.solarize && x >= 0.5 { 1.0 - x } else { x };
+        x.mul_add(self.factor[channel], self.shift[channel])
+    }
 }
 
-impl Planes {
-    /// Takes over interleaved 8-bit pixels, `width` per row, as fractions of 255.
-    pub(crate) fn load(&mut self, pixels: &[u8], width: usize, reading: Reading) {
-        self.width = width;
-        self.values.resize(pixels.len(), 0.0);
-        let pixels = pixels.as_chunks::<3>().0;
-        let [r, g, b] = self.channels();
-        let rows = r.chunks_exact_mut(width).zip(g.chunks_exact_mut(width));
-        let rows = rows.zip(b.chunks_exact_mut(width)).zip(pixels.chunks_exact(width));
-        for (((r, g), b), row) in rows {
-            let targets = r.iter_mut().zip(g).zip(b);
-            match reading {
-                Reading::Forward => targets.zip(row.iter()).for_each(store),
-                Reading::Mirrored => targets.zip(row.iter().rev()).for_each(store),
+/// Makes the planes RGB and does the jitter and the grayscale of `params`.
+pub(crate) fn jitter(planes: &mut Planes, params: &ViewParams, form: JitterForm) {
+    let steps = params.jitter.as_ref().map_or(&[][..], |steps| steps);
+    let (mut done, mut means) = (0, [0.0; 3]);
+    let is_contrast = |at: &usize| matches!(steps[*at], JitterStep::Contrast(_));
+    for at in (0..steps.len()).filter(is_contrast) {
+        let mut sums = Sums::default();
+        pass(planes, &tones(&steps[done..at], form, means), Some(&mut sums));
+        means = sums.means(planes.pixels());
+        done = at;
+    }
+    let mut left = tones(&steps[done..], form, means);
+    left[4] = params.grayscale.then_some(Tone::FromLuma(0.0));
+    pass(planes, &left, None);
+}
+
+/// Makes the planes RGB.
+pub(crate) fn convert(planes: &mut Planes) {
+    pass(planes, &[None; 5], None);
+}
+
+/// Writes planes of RGB as interleaved pixels.
+pub(crate) fn finish(planes: &Planes, finish: Finish, out: &mut [[f32; 3]]) {
+    wide(
+        #[inline(always)]
+        || finish.write(planes.channels(), out),
+    );
+}
+
+/// Writes planes of RGB as interleaved pixels of 8 bits, rounded.
+pub(crate) fn round(planes: &Planes, out: &mut [[u8; 3]]) {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..=255 in 0..=1")]
+    let byte = |x: f32| (255.0 * x).round() as u8;
+    let [r, g, b] = planes.channels();
+    for (((out, r), g), b) in out.iter_mut().zip(r).zip(g).zip(b) {
+        *out = [*r, *g, *b].map(byte);
+    }
+}
+
+/// A step with all that it needs to know.
+#[derive(Debug, Clone, Copy)]
+enum Tone {
+    /// factor·x + shift, per channel.
+    Affine(f32, [f32; 3]),
+    /// factor·x + (1 − factor)·luma.
+    FromLuma(f32),
+    /// Saturation in HSV times a factor.
+    Saturation(f32),
+    /// Hue in HSV moved, in sixths of a circle.
+    Hue(f32),
+}
+
+/// At most four steps of jitter, and grayscale.
+type Tones = [Option<Tone>; 5];
+
+/// `means` are those of the channels before the first of `steps`.
+fn tones(steps: &[JitterStep], form: JitterForm, means: [f32; 3]) -> Tones {
+    let tone = |step: &JitterStep| match (*step, form) {
+        (JitterStep::Brightness(factor), JitterForm::Torchvision) => Tone::Affine(factor, [0.0; 3]),
+        (JitterStep::Brightness(factor), JitterForm::Reference) => {
+            Tone::Affine(1.0, [factor - 1.0; 3])
+        }
+        (JitterStep::Contrast(factor), JitterForm::Torchvision) => {
+            Tone::Affine(factor, [(1.0 - factor) * luma_of(means); 3])
+        }
+        (JitterStep::Contrast(factor), JitterForm::Reference) => {
+            Tone::Affine(factor, means.map(|mean| (1.0 - factor) * mean))
+        }
+        (JitterStep::Saturation(factor), JitterForm::Torchvision) => Tone::FromLuma(factor),
+        (JitterStep::Saturation(factor), JitterForm::Reference) => Tone::Saturation(factor),
+        (JitterStep::Hue(turns), _) => Tone::Hue(6.0 * turns),
+    };
+    std::array::from_fn(|at| steps.get(at).map(tone))
+}
+
+/// Makes the planes RGB and does `tones` to them; adds up what comes out, if asked to.
+fn pass(planes: &mut Planes, tones: &Tones, sums: Option<&mut Sums>) {
+    Arch::new().dispatch(Pass { colour: planes.colour(), planes, tones, sums });
+}
+
+struct Pass<'a> {
+    colour: Colour,
+    planes: &'a mut Planes,
+    tones: &'a Tones,
+    sums: Option<&'a mut Sums>,
+}
+
+impl WithSimd for Pass<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { colour, planes, tones, mut sums } = self;
+        let pixels = planes.pixels();
+        planes.set_colour(Colour::Rgb);
+        let [first, second, third] = planes.planes_mut();
+        let chunks = first.iter_mut().zip(second).zip(third).enumerate();
+        for (index, ((first, second), third)) in chunks {
+            let r = S::as_mut_simd_f32s(first).0.iter_mut();
+            let (g, b) = (S::as_mut_simd_f32s(second).0, S::as_mut_simd_f32s(third).0);
+            for ((r, g), b) in r.zip(g).zip(b) {
+                let mut values = load(simd, colour, [*r, *g, *b]);
+                for tone in tones.iter().flatten() {
+                    values = tone.apply(simd, values);
+                }
+                [*r, *g, *b] = values;
+            }
+            if let Some(sums) = &mut sums {
+                sums.add(simd, index, pixels, [first, second, third]);
+            }
+        }
+    }
+}
+
+/// Sums of the channels, in a fixed order: by lane over [`BLOCK`] chunks, then in f64.
+#[derive(Default)]
+struct Sums {
+    totals: [f64; 3],
+    partial: [Lanes; 3],
+}
+
+impl Sums {
+    #[inline(always)]
+    fn add<S: Simd>(&mut self, simd: S, chunk: usize, pixels: usize, values: [&Lanes; 3]) {
+        let end = (chunk + 1) * LANES;
+        for ((total, partial), values) in self.totals.iter_mut().zip(&mut self.partial).zip(values)
+        {
+            if end <= pixels {
+                let partial = S::as_mut_simd_f32s(partial).0;
+                for (partial, values) in partial.iter_mut().zip(S::as_simd_f32s(values).0) {
+                    *partial = simd.add_f32s(*partial, *values);
+                }
+            } else {
+                // What fills up the last chunk does not count.
+                let pixels = &values[..pixels - chunk * LANES];
+                partial.iter_mut().zip(pixels).for_each(|(sum, value)| *sum += value);
+            }
+            if end >= pixels || (chunk + 1).is_multiple_of(BLOCK) {
+                *total += partial.iter().map(|sum| f64::from(*sum)).sum::<f64>();
+                *partial = [0.0; LANES];
             }
         }
     }
 
-    /// Pixels per row.
-    pub(crate) fn width(&self) -> usize {
-        self.width
-    }
-
-    /// The red, green and blue plane.
-    pub(crate) fn channels(&mut self) -> [&mut [f32]; 3] {
-        let len = self.values.len() / 3;
-        let (r, rest) = self.values.split_at_mut(len);
-        let (g, b) = rest.split_at_mut(len);
-        [r, g, b]
-    }
-
-    /// x ← clip(factor·x).
-    pub(crate) fn brightness(&mut self, factor: f32) {
-        for value in &mut self.values {
-            *value = (*value * factor).clamp(0.0, 1.0);
-        }
-    }
-
-    /// x ← clip(factor·x + (1 − factor)·m), where m is the mean luma of the image.
-    pub(crate) fn contrast(&mut self, factor: f32) {
-        let shift = (1.0 - factor) * self.mean_luma();
-        for value in &mut self.values {
-            *value = (*value * factor + shift).clamp(0.0, 1.0);
-        }
-    }
-
-    /// x ← clip(factor·x + (1 − factor)·luma(pixel)).
-    pub(crate) fn saturation(&mut self, factor: f32) {
-        self.each_pixel(|pixel| {
-            let shift = (1.0 - factor) * luma(pixel);
-            pixel.map(|value| (value * factor + shift).clamp(0.0, 1.0))
-        });
-    }
-
-    /// Turns the hue by `shift` of a full circle, −0.5..=0.5, through HSV.
-    pub(crate) fn hue(&mut self, shift: f32) {
-        self.each_pixel(|pixel| turn_hue(pixel, 6.0 * shift));
-    }
-
-    /// Every channel ← luma(pixel).
-    pub(crate) fn grayscale(&mut self) {
-        self.each_pixel(|pixel| [luma(pixel); 3]);
-    }
-
-    /// Writes interleaved pixels as (f(x) − mean)/std, where f is the identity or
-    /// solarizing: x < ½ ? x : 1 − x.
-    pub(crate) fn finish(
-        &mut self,
-        solarize: bool,
-        mean: [f32; 3],
-        std: [f32; 3],
-        out: &mut [f32],
-    ) {
-        if solarize {
-            for value in &mut self.values {
-                *value = if *value < 0.5 { *value } else { 1.0 - *value };
-            }
-        }
-        let [r, g, b] = self.channels();
-        for (((r, g), b), out) in r.iter().zip(g).zip(b).zip(out.as_chunks_mut::<3>().0) {
-            *out = normalized([*r, *g, *b], mean, std);
-        }
-    }
-
-    /// Mean luma; summed in a fixed order, 8 partial sums at a time.
     #[expect(clippy::cast_precision_loss, reason = "the number of pixels is far below 2^52")]
     #[expect(clippy::cast_possible_truncation, reason = "a mean of f32 values fits one")]
-    fn mean_luma(&mut self) -> f32 {
-        let [r, g, b] = self.channels();
-        let pixels = r.len();
-        let mut total = 0.0_f64;
-        for ((r, g), b) in r.chunks(256).zip(g.chunks(256)).zip(b.chunks(256)) {
-            let mut partial = [0.0_f32; 8];
-            for ((r, g), b) in r.chunks(8).zip(g.chunks(8)).zip(b.chunks(8)) {
-                for (((sum, r), g), b) in partial.iter_mut().zip(r).zip(g).zip(b) {
-                    *sum += luma([*r, *g, *b]);
-                }
+    fn means(&self, pixels: usize) -> [f32; 3] {
+        self.totals.map(|total| (total / pixels as f64) as f32)
+    }
+}
+
+/// R, G and B of some pixels.
+///
+/// ```text
+/// R = Y + 1.402·Cr,  G = Y − 0.344136·Cb − 0.714136·Cr,  B = Y + 1.772·Cb
+/// ```
+///
+/// with Cb and Cr around 0 (JFIF 1.02).
+#[inline(always)]
+fn load<S: Simd>(simd: S, colour: Colour, [first, second, third]: Pixels<S>) -> Pixels<S> {
+    let mut rgb = match colour {
+        Colour::Gray => [first; 3],
+        Colour::Rgb => [first, second, third],
+        Colour::YCbCr => {
+            let middle = simd.splat_f32s(128.0 / 255.0);
+            let (cb, cr) = (simd.sub_f32s(second, middle), simd.sub_f32s(third, middle));
+            let green = simd.mul_add_f32s(cb, simd.splat_f32s(-0.344_136), first);
+            [
+                simd.mul_add_f32s(cr, simd.splat_f32s(1.402), first),
+                simd.mul_add_f32s(cr, simd.splat_f32s(-0.714_136), green),
+                simd.mul_add_f32s(cb, simd.splat_f32s(1.772), first),
+            ]
+        }
+    };
+    for x in &mut rgb {
+        *x = clipped(simd, *x);
+    }
+    rgb
+}
+
+// No closures from here on, not even `map` of arrays: the compiler may leave them outside of the
+// function that is compiled for wide vectors.
+
+impl Tone {
+    #[inline(always)]
+    fn apply<S: Simd>(self, simd: S, pixels: Pixels<S>) -> Pixels<S> {
+        match self {
+            Self::Affine(factor, [r, g, b]) => {
+                let shift = [simd.splat_f32s(r), simd.splat_f32s(g), simd.splat_f32s(b)];
+                affine(simd, pixels, factor, shift)
             }
-            total += f64::from(partial.iter().sum::<f32>());
-        }
-        (total / pixels as f64) as f32
-    }
-
-    fn each_pixel(&mut self, change: impl Fn([f32; 3]) -> [f32; 3]) {
-        let [r, g, b] = self.channels();
-        for ((r, g), b) in r.iter_mut().zip(g).zip(b) {
-            [*r, *g, *b] = change([*r, *g, *b]);
+            Self::FromLuma(factor) => {
+                let rest = simd.splat_f32s(1.0 - factor);
+                let shift = simd.mul_f32s(rest, luma(simd, pixels));
+                affine(simd, pixels, factor, [shift; 3])
+            }
+            Self::Saturation(factor) => saturate(simd, pixels, factor),
+            Self::Hue(sixths) => turn_hue(simd, pixels, sixths),
         }
     }
 }
 
-/// (x − mean)/std for one pixel.
-pub(crate) fn normalized(pixel: [f32; 3], mean: [f32; 3], std: [f32; 3]) -> [f32; 3] {
-    std::array::from_fn(|c| (pixel[c] - mean[c]) / std[c])
+/// factor·x + shift.
+#[inline(always)]
+fn affine<S: Simd>(simd: S, mut pixels: Pixels<S>, factor: f32, shift: Pixels<S>) -> Pixels<S> {
+    let factor = simd.splat_f32s(factor);
+    for c in 0..3 {
+        pixels[c] = clipped(simd, simd.mul_add_f32s(pixels[c], factor, shift[c]));
+    }
+    pixels
 }
 
-/// 8-bit channels as fractions of 255.
-pub(crate) fn fractions(pixel: [u8; 3]) -> [f32; 3] {
-    pixel.map(|value| f32::from(value) / 255.0)
+fn luma_of([r, g, b]: [f32; 3]) -> f32 {
+    b.mul_add(LUMA[2], g.mul_add(LUMA[1], r * LUMA[0]))
 }
 
-fn store((((r, g), b), pixel): (((&mut f32, &mut f32), &mut f32), &[u8; 3])) {
-    [*r, *g, *b] = fractions(*pixel);
+#[inline(always)]
+fn luma<S: Simd>(simd: S, [r, g, b]: Pixels<S>) -> S::f32s {
+    let red = simd.mul_f32s(r, simd.splat_f32s(LUMA[0]));
+    let two = simd.mul_add_f32s(g, simd.splat_f32s(LUMA[1]), red);
+    simd.mul_add_f32s(b, simd.splat_f32s(LUMA[2]), two)
 }
 
-fn luma([r, g, b]: [f32; 3]) -> f32 {
-    LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
+/// Into 0..=1.
+#[inline(always)]
+fn clipped<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    simd.min_f32s(simd.max_f32s(x, simd.splat_f32s(0.0)), simd.splat_f32s(1.0))
+}
+
+/// V and C = V·S of HSV.
+#[inline(always)]
+fn value_and_chroma<S: Simd>(simd: S, [r, g, b]: Pixels<S>) -> (S::f32s, S::f32s) {
+    let value = simd.max_f32s(simd.max_f32s(r, g), b);
+    (value, simd.sub_f32s(value, simd.min_f32s(simd.min_f32s(r, g), b)))
+}
+
+/// S times `factor`, at most 1; hue and value stay: each channel keeps its part of the way from V.
+#[inline(always)]
+fn saturate<S: Simd>(simd: S, mut pixels: Pixels<S>, factor: f32) -> Pixels<S> {
+    let (value, chroma) = value_and_chroma(simd, pixels);
+    // Where there is no chroma there is no way to go either.
+    let smallest = simd.splat_f32s(f32::MIN_POSITIVE);
+    let most = simd.div_f32s(value, simd.max_f32s(chroma, smallest));
+    let factor = simd.min_f32s(simd.splat_f32s(factor), most);
+    for x in &mut pixels {
+        let way = simd.mul_f32s(simd.sub_f32s(value, *x), factor);
+        *x = clipped(simd, simd.sub_f32s(value, way));
+    }
+    pixels
 }
 
 /// Hue, in sixths of a circle, moves by `sixths`; value and chroma stay.
 ///
 /// The way back is v − c·clip(min(k, 4 − k)) with k = (n + hue) mod 6 and n = 5, 3, 1,
 /// which equals torchvision's table of six cases and has no branch.
-#[expect(clippy::float_cmp, reason = "the maximum is one of the three, bit for bit")]
-fn turn_hue([r, g, b]: [f32; 3], sixths: f32) -> [f32; 3] {
-    let value = r.max(g).max(b);
-    let chroma = value - r.min(g).min(b);
-    let inverse = if chroma > 0.0 { 1.0 / chroma } else { 0.0 };
-    let hue = if value == r {
-        (g - b) * inverse
-    } else if value == g {
-        2.0 + (b - r) * inverse
-    } else {
-        4.0 + (r - g) * inverse
-    };
-    let hue = wrap(hue + sixths);
-    [5.0, 3.0, 1.0].map(|offset| {
-        let k = wrap(offset + hue);
-        value - chroma * k.min(4.0 - k).clamp(0.0, 1.0)
-    })
+#[inline(always)]
+fn turn_hue<S: Simd>(simd: S, [r, g, b]: Pixels<S>, sixths: f32) -> Pixels<S> {
+    let (value, chroma) = value_and_chroma(simd, [r, g, b]);
+    let some = simd.greater_than_f32s(chroma, simd.splat_f32s(0.0));
+    let inverse = simd.div_f32s(simd.splat_f32s(1.0), chroma);
+    let inverse = simd.select_f32s(some, inverse, simd.splat_f32s(0.0));
+    let largest = [simd.equal_f32s(value, r), simd.equal_f32s(value, g)];
+    let ways = [simd.sub_f32s(g, b), simd.sub_f32s(b, r), simd.sub_f32s(r, g)];
+    let from = [simd.splat_f32s(0.0), simd.splat_f32s(2.0), simd.splat_f32s(4.0)];
+    let (way, from) = (choose(simd, largest, ways), choose(simd, largest, from));
+    let old = simd.mul_add_f32s(way, inverse, from);
+    let hue = wrap(simd, simd.add_f32s(old, simd.splat_f32s(sixths)));
+    let mut turned = [simd.splat_f32s(5.0), simd.splat_f32s(3.0), simd.splat_f32s(1.0)];
+    for x in &mut turned {
+        let k = wrap(simd, simd.add_f32s(*x, hue));
+        let other = simd.sub_f32s(simd.splat_f32s(4.0), k);
+        let part = clipped(simd, simd.min_f32s(k, other));
+        *x = simd.sub_f32s(value, simd.mul_f32s(chroma, part));
+    }
+    turned
+}
+
+/// The value for red, green or blue, whichever is the largest.
+#[inline(always)]
+fn choose<S: Simd>(simd: S, [red, green]: [S::m32s; 2], values: Pixels<S>) -> S::f32s {
+    simd.select_f32s(red, values[0], simd.select_f32s(green, values[1], values[2]))
 }
 
 /// Into 0..6, from at most one turn away.
-fn wrap(sixths: f32) -> f32 {
-    let raised = if sixths < 0.0 { sixths + 6.0 } else { sixths };
-    if raised >= 6.0 { raised - 6.0 } else { raised }
+#[inline(always)]
+fn wrap<S: Simd>(simd: S, sixths: S::f32s) -> S::f32s {
+    let (none, turn) = (simd.splat_f32s(0.0), simd.splat_f32s(6.0));
+    let negative = simd.less_than_f32s(sixths, none);
+    let raised = simd.select_f32s(negative, simd.add_f32s(sixths, turn), sixths);
+    let over = simd.greater_than_or_equal_f32s(raised, turn);
+    simd.select_f32s(over, simd.sub_f32s(raised, turn), raised)
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::decode::{Decoder, RgbImage};
+use lockstep_jpeg::PlanarImage;
+
+use crate::decode::Decoder;
 use crate::error::DataError;
 use crate::manifest::Manifest;
 use crate::sample::{Label, SampleAddress, SampleId};
@@ -55,25 +57,21 @@ impl Dataset {
     /// # Errors
     ///
     /// As [`Dataset::read`], and [`DataError::BadSample`] if the image is damaged.
-    pub fn image(&self, id: SampleId) -> Result<(RgbImage, Label), DataError> {
-        let (mut bytes, mut image) = (Vec::new(), RgbImage::default());
+    pub fn image(&self, id: SampleId) -> Result<(PlanarImage, Label), DataError> {
+        let (mut bytes, mut image) = (Vec::new(), PlanarImage::default());
         let label = self.read(id, &mut bytes)?;
-        self.decode(id, &bytes, &mut Decoder::default(), &mut image)?;
+        let mut decoder = Decoder::default();
+        let decoded = decoder.open(&bytes).and_then(|open| open.decode_all(&mut image));
+        decoded.map_err(|problem| self.bad_sample(id, problem))?;
         Ok((image, label))
     }
 
-    /// Decodes the bytes of sample `id`, naming it if they are damaged.
-    pub(crate) fn decode(
-        &self,
-        id: SampleId,
-        bytes: &[u8],
-        decoder: &mut Decoder,
-        image: &mut RgbImage,
-    ) -> Result<(), DataError> {
-        decoder.decode(bytes, image).or_else(|problem| {
-            let path = self.shard_path(id)?.to_owned();
-            Err(DataError::BadSample { id: id.0, path, problem })
-        })
+    /// Says which sample it is that cannot be decoded.
+    pub(crate) fn bad_sample(&self, id: SampleId, problem: String) -> DataError {
+        match self.shard_path(id) {
+            Ok(path) => DataError::BadSample { id: id.0, path: path.to_owned(), problem },
+            Err(error) => error,
+        }
     }
 
     pub(crate) fn shard_path(&self, id: SampleId) -> Result<&Path, DataError> {

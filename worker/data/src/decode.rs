@@ -1,96 +1,210 @@
-//! Stored bytes to 8-bit RGB. The same decoder validates at packing time and reads in training.
+//! Stored bytes to planes of 8-bit samples. The same decoder validates at packing time and reads in training.
 //!
-//! The format is told from the first bytes, never from a name. Grayscale becomes
-//! three equal channels, palettes are looked up, alpha is dropped (Pillow's
-//! `convert("RGB")` does the same), 16-bit samples keep their upper byte.
-//! A file that ends early is an error: a half-grey image would train silently.
+//! The format is told from the first bytes, never from a name. Palettes are
+//! looked up, alpha is dropped (Pillow's `convert("RGB")` does the same), 16-bit
+//! samples keep their upper byte. A file that ends early is an error: a
+//! half-grey image would train silently.
+//!
+//! Baseline JPEG, which is nearly all there is, goes through [`lockstep_jpeg`];
+//! progressive and other rare files through a complete decoder.
 
 use std::io::Cursor;
 
+use lockstep_jpeg::{Colour, JpegError, PlanarImage, Plane, Region};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use crate::rgb::{RgbImage, to_rgb};
+
 /// Largest image that is decoded; the limit keeps a hostile header from taking all memory.
 const MAX_PIXELS: usize = 100_000_000;
 const MAX_SIDE: usize = 65_535;
 
-/// An image: rows from the top, three bytes per pixel.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RgbImage {
-    /// Pixels per row.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// R, G, B of each pixel.
-    pub pixels: Vec<u8>,
-}
-
-/// Decodes JPEG and PNG; keeps its buffer between images.
+/// Decodes JPEG and PNG; keeps its buffers between images.
 #[derive(Debug, Default)]
 pub struct Decoder {
+    baseline: lockstep_jpeg::Decoder,
+    /// Interleaved samples on their way into planes.
     raw: Vec<u8>,
 }
 
+/// An image whose header was read.
+pub struct OpenImage<'a> {
+    width: u32,
+    height: u32,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
+    Baseline(lockstep_jpeg::Opened<'a>),
+    Jpeg(Box<JpegDecoder<ZCursor<&'a [u8]>>>, &'a mut Vec<u8>),
+    Png(Box<png::Reader<Cursor<&'a [u8]>>>, &'a mut Vec<u8>),
+}
+
 impl Decoder {
-    /// Decodes `bytes` into `image`, reusing its memory.
+    /// Reads the header of `bytes`.
     ///
     /// # Errors
     ///
     /// What is wrong with the bytes, as the rest of a sentence.
-    pub fn decode(&mut self, bytes: &[u8], image: &mut RgbImage) -> Result<(), String> {
-        match bytes {
-            [] => Err("is empty".to_owned()),
-            [0xFF, 0xD8, ..] => decode_jpeg(bytes, image),
-            [0x89, b'P', b'N', b'G', ..] => self.decode_png(bytes, image),
-            _ => Err("is neither JPEG nor PNG".to_owned()),
-        }
+    pub fn open<'a>(&'a mut self, bytes: &'a [u8]) -> Result<OpenImage<'a>, String> {
+        let Self { baseline, raw } = self;
+        let image = match bytes {
+            [] => return Err("is empty".to_owned()),
+            [0xFF, 0xD8, ..] => match baseline.open(bytes) {
+                Ok(opened) => OpenImage {
+                    width: opened.width(),
+                    height: opened.height(),
+                    source: Source::Baseline(opened),
+                },
+                Err(JpegError::Unsupported(_)) => open_jpeg(bytes, raw)?,
+                Err(damaged) => return Err(damaged.to_string()),
+            },
+            [0x89, b'P', b'N', b'G', ..] => open_png(bytes, raw)?,
+            _ => return Err("is neither JPEG nor PNG".to_owned()),
+        };
+        check_sides(image.width, image.height)?;
+        Ok(image)
     }
 
-    fn decode_png(&mut self, bytes: &[u8], image: &mut RgbImage) -> Result<(), String> {
-        let damaged = |error: png::DecodingError| format!("is a damaged PNG: {error}");
-        let mut decoder = png::Decoder::new(Cursor::new(bytes));
-        decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
-        let mut reader = decoder.read_info().map_err(damaged)?;
-        let (width, height) = reader.info().size();
-        let pixels = pixel_count(width as usize, height as usize)?;
-        let size = reader.output_buffer_size().ok_or("is too large")?;
-        self.raw.resize(size, 0);
-        let frame = reader.next_frame(&mut self.raw).map_err(damaged)?;
-        reader.finish().map_err(damaged)?;
-        (image.width, image.height) = (width, height);
-        image.pixels.resize(3 * pixels, 0);
-        let source = &self.raw[..frame.buffer_size()];
-        match frame.color_type {
-            png::ColorType::Grayscale => spread_gray::<1>(source, &mut image.pixels),
-            png::ColorType::GrayscaleAlpha => spread_gray::<2>(source, &mut image.pixels),
-            png::ColorType::Rgb => image.pixels.copy_from_slice(source),
-            png::ColorType::Rgba => drop_alpha(source, &mut image.pixels),
-            png::ColorType::Indexed => return Err("is a PNG whose palette is missing".to_owned()),
-        }
+    /// Decodes the whole image as interleaved RGB, reusing the memory of `rgb`.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the bytes, as the rest of a sentence.
+    pub fn decode(&mut self, bytes: &[u8], rgb: &mut RgbImage) -> Result<(), String> {
+        let mut image = PlanarImage::default();
+        self.open(bytes)?.decode_all(&mut image)?;
+        to_rgb(&image, rgb);
         Ok(())
     }
 }
 
-fn decode_jpeg(bytes: &[u8], image: &mut RgbImage) -> Result<(), String> {
+impl OpenImage<'_> {
+    /// Pixels per row.
+    pub fn width(&self) -> u32 {
+        self.width
+    }
+
+    /// Rows.
+    pub fn height(&self) -> u32 {
+        self.height
+    }
+
+    /// Decodes at least `regions`, and what upsampling their chroma needs around
+    /// them, into `image`; reuses its memory. Damage elsewhere may go unseen.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the bytes, as the rest of a sentence.
+    pub fn decode(self, regions: &[Region], image: &mut PlanarImage) -> Result<(), String> {
+        (image.width, image.height) = (self.width, self.height);
+        match self.source {
+            Source::Baseline(opened) => {
+                opened.decode(regions, image).map_err(|damaged| damaged.to_string())
+            }
+            Source::Jpeg(decoder, raw) => decode_jpeg(*decoder, raw, image),
+            Source::Png(reader, raw) => decode_png(*reader, raw, image),
+        }
+    }
+
+    /// Decodes every pixel; as [`OpenImage::decode`].
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the bytes, as the rest of a sentence.
+    pub fn decode_all(self, image: &mut PlanarImage) -> Result<(), String> {
+        let whole = Region { left: 0, top: 0, width: self.width, height: self.height };
+        self.decode(&[whole], image)
+    }
+}
+
+impl std::fmt::Debug for OpenImage<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { width, height, .. } = self;
+        f.debug_struct("OpenImage").field("width", width).field("height", height).finish()
+    }
+}
+
+fn open_png<'a>(bytes: &'a [u8], raw: &'a mut Vec<u8>) -> Result<OpenImage<'a>, String> {
+    let mut decoder = png::Decoder::new(Cursor::new(bytes));
+    decoder.set_transformations(png::Transformations::EXPAND | png::Transformations::STRIP_16);
+    let reader = decoder.read_info().map_err(damaged_png)?;
+    let (width, height) = reader.info().size();
+    Ok(OpenImage { width, height, source: Source::Png(Box::new(reader), raw) })
+}
+
+fn decode_png(
+    mut reader: png::Reader<Cursor<&[u8]>>,
+    raw: &mut Vec<u8>,
+    image: &mut PlanarImage,
+) -> Result<(), String> {
+    let size = reader.output_buffer_size().ok_or("is too large")?;
+    raw.resize(size, 0);
+    let frame = reader.next_frame(raw).map_err(damaged_png)?;
+    reader.finish().map_err(damaged_png)?;
+    let samples = &raw[..frame.buffer_size()];
+    match frame.color_type {
+        png::ColorType::Grayscale => separate::<1>(samples, Colour::Gray, image),
+        png::ColorType::GrayscaleAlpha => separate::<2>(samples, Colour::Gray, image),
+        png::ColorType::Rgb => separate::<3>(samples, Colour::Rgb, image),
+        png::ColorType::Rgba => separate::<4>(samples, Colour::Rgb, image),
+        png::ColorType::Indexed => return Err("is a PNG whose palette is missing".to_owned()),
+    }
+    Ok(())
+}
+
+fn open_jpeg<'a>(bytes: &'a [u8], raw: &'a mut Vec<u8>) -> Result<OpenImage<'a>, String> {
     if !is_ended(bytes) {
         return Err("is a damaged JPEG: it ends in the middle of its pixels".to_owned());
     }
-    let damaged = |error| format!("is a damaged JPEG: {error:?}");
     let options = DecoderOptions::new_fast()
         .set_strict_mode(true)
         .set_max_width(MAX_SIDE)
         .set_max_height(MAX_SIDE)
         .jpeg_set_out_colorspace(ColorSpace::RGB);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(damaged)?;
+    decoder.decode_headers().map_err(damaged_jpeg)?;
     let (width, height) = decoder.dimensions().ok_or("is a JPEG without dimensions")?;
-    image.pixels.resize(3 * pixel_count(width, height)?, 0);
-    decoder.decode_into(&mut image.pixels).map_err(damaged)?;
-    image.width = u32::try_from(width).map_err(|_| "is too wide")?;
-    image.height = u32::try_from(height).map_err(|_| "is too high")?;
+    let width = u32::try_from(width).map_err(|_| "is too wide")?;
+    let height = u32::try_from(height).map_err(|_| "is too high")?;
+    Ok(OpenImage { width, height, source: Source::Jpeg(Box::new(decoder), raw) })
+}
+
+fn decode_jpeg(
+    mut decoder: JpegDecoder<ZCursor<&[u8]>>,
+    raw: &mut Vec<u8>,
+    image: &mut PlanarImage,
+) -> Result<(), String> {
+    raw.resize(3 * image.width as usize * image.height as usize, 0);
+    decoder.decode_into(raw).map_err(damaged_jpeg)?;
+    separate::<3>(raw, Colour::Rgb, image);
     Ok(())
+}
+
+/// Interleaved samples, `STRIDE` per pixel, to planes; what is left of a pixel is dropped.
+fn separate<const STRIDE: usize>(samples: &[u8], colour: Colour, image: &mut PlanarImage) {
+    let planes = if colour == Colour::Gray { 1 } else { 3 };
+    let pixels = samples.as_chunks::<STRIDE>().0;
+    image.colour = colour;
+    image.planes.resize_with(planes, Plane::default);
+    for (channel, plane) in image.planes.iter_mut().enumerate() {
+        (plane.stride, plane.shrink) = (image.width as usize, [1, 1]);
+        plane.samples.resize(pixels.len(), 0);
+        for (sample, pixel) in plane.samples.iter_mut().zip(pixels) {
+            *sample = pixel[channel];
+        }
+    }
+}
+
+fn damaged_png(error: png::DecodingError) -> String {
+    format!("is a damaged PNG: {error}")
+}
+
+fn damaged_jpeg(error: impl std::fmt::Debug) -> String {
+    format!("is a damaged JPEG: {error:?}")
 }
 
 /// Does an end marker follow the last scan? The decoder takes a missing end for zeros.
@@ -102,23 +216,11 @@ fn is_ended(jpeg: &[u8]) -> bool {
     last == Some(&[0xFF, 0xD9])
 }
 
-fn pixel_count(width: usize, height: usize) -> Result<usize, String> {
-    match width.checked_mul(height) {
+fn check_sides(width: u32, height: u32) -> Result<(), String> {
+    match (width as usize).checked_mul(height as usize) {
         Some(0) => Err("has no pixels".to_owned()),
-        Some(pixels) if pixels <= MAX_PIXELS => Ok(pixels),
+        Some(pixels) if pixels <= MAX_PIXELS => Ok(()),
         _ => Err(format!("has {width}x{height} pixels, more than {MAX_PIXELS}")),
-    }
-}
-
-fn spread_gray<const STRIDE: usize>(source: &[u8], rgb: &mut [u8]) {
-    for (out, pixel) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(source.as_chunks::<STRIDE>().0) {
-        *out = [pixel[0]; 3];
-    }
-}
-
-fn drop_alpha(source: &[u8], rgb: &mut [u8]) {
-    for (out, [r, g, b, _]) in rgb.as_chunks_mut::<3>().0.iter_mut().zip(source.as_chunks().0) {
-        *out = [*r, *g, *b];
     }
 }
 
@@ -223,7 +325,7 @@ mod tests {
         huge[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
         // The header's own checksum guards it too; either way it is an error.
         assert!(decode(&huge).is_err());
-        assert!(pixel_count(65_536, 65_536).unwrap_err().contains("more than 100000000"));
+        assert!(check_sides(65_536, 65_536).unwrap_err().contains("more than 100000000"));
     }
 
     proptest! {

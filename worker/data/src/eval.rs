@@ -6,13 +6,17 @@
 
 use std::ops::Range;
 
-use crate::color::{fractions, normalized};
+use lockstep_jpeg::PlanarImage;
+
+use crate::color::{self, Finish};
 use crate::dataset::Dataset;
-use crate::decode::{Decoder, RgbImage};
+use crate::decode::{Decoder, OpenImage};
 use crate::error::DataError;
 use crate::parallel;
-use crate::resize::Scaler;
+use crate::planes::Planes;
+use crate::resize::{Part, Resizer};
 use crate::sample::{Label, SampleId};
+use crate::weights::{Reading, Span};
 
 /// How images are prepared for evaluation.
 #[derive(Debug, Clone, PartialEq)]
@@ -98,10 +102,8 @@ pub fn eval_batches(
 ///
 /// What is wrong with the bytes, as the rest of a sentence.
 pub fn eval_view(bytes: &[u8], config: &EvalConfig) -> Result<Vec<f32>, String> {
-    let mut worker = Worker::default();
-    worker.decoder.decode(bytes, &mut worker.image)?;
     let mut out = vec![0.0; config.view_len()];
-    worker.write_view(config, &mut out);
+    Viewer::default().write(Decoder::default().open(bytes)?, config, &mut out)?;
     Ok(out)
 }
 
@@ -133,8 +135,7 @@ impl EvalBatches<'_> {
         let slots = range.zip(&mut labels).zip(views.chunks_exact_mut(view_len));
         let (dataset, config) = (self.dataset, &self.config);
         parallel::for_each(&mut self.workers, slots, |worker, ((id, label), view)| {
-            *label = worker.load(dataset, SampleId(id))?;
-            worker.write_view(config, view);
+            *label = worker.fill(dataset, SampleId(id), config, view)?;
             Ok::<_, DataError>(())
         })?;
         Ok(EvalBatch { first, labels, views })
@@ -146,29 +147,53 @@ impl EvalBatches<'_> {
 struct Worker {
     bytes: Vec<u8>,
     decoder: Decoder,
-    image: RgbImage,
-    scaler: Scaler,
-    resized: Vec<u8>,
+    viewer: Viewer,
 }
 
 impl Worker {
-    fn load(&mut self, dataset: &Dataset, id: SampleId) -> Result<Label, DataError> {
+    fn fill(
+        &mut self,
+        dataset: &Dataset,
+        id: SampleId,
+        config: &EvalConfig,
+        out: &mut [f32],
+    ) -> Result<Label, DataError> {
         let label = dataset.read(id, &mut self.bytes)?;
-        dataset.decode(id, &self.bytes, &mut self.decoder, &mut self.image)?;
+        let view = self.decoder.open(&self.bytes);
+        let view = view.and_then(|image| self.viewer.write(image, config, out));
+        view.map_err(|problem| dataset.bad_sample(id, problem))?;
         Ok(label)
     }
+}
 
-    fn write_view(&mut self, config: &EvalConfig, out: &mut [f32]) {
-        let (width, height) = (self.image.width, self.image.height);
+/// Makes evaluation views; keeps its buffers between images.
+#[derive(Debug, Default)]
+struct Viewer {
+    image: PlanarImage,
+    resizer: Resizer,
+    planes: Planes,
+}
+
+impl Viewer {
+    fn write(
+        &mut self,
+        image: OpenImage<'_>,
+        config: &EvalConfig,
+        out: &mut [f32],
+    ) -> Result<(), String> {
+        let (width, height) = (image.width(), image.height());
         let (new_width, new_height) = resized_sides(width, height, config.resize_short_side);
-        let columns = centred_part(width, new_width, config.size);
-        let rows = centred_part(height, new_height, config.size);
+        let part = Part {
+            columns: centred_part(width, new_width, config.size),
+            rows: centred_part(height, new_height, config.size),
+        };
+        image.decode(&[part.region((config.size, config.size))], &mut self.image)?;
         let size = (config.size, config.size);
-        self.scaler.resize_part(&self.image, (columns, rows), size, &mut self.resized);
-        let pixels = self.resized.as_chunks::<3>().0;
-        for (pixel, out) in pixels.iter().zip(out.as_chunks_mut::<3>().0) {
-            *out = normalized(fractions(*pixel), config.mean, config.std);
-        }
+        self.resizer.resize(&self.image, &part, size, Reading::Forward, &mut self.planes);
+        let normalize = Finish::new(false, config.mean, config.std);
+        color::convert(&mut self.planes);
+        color::finish(&self.planes, normalize, out.as_chunks_mut().0);
+        Ok(())
     }
 }
 
@@ -183,13 +208,13 @@ fn resized_sides(width: u32, height: u32, short: u32) -> (u32, u32) {
     if width <= height { (short, long(height, width)) } else { (long(width, height), short) }
 }
 
-/// The part of `side` pixels, as (start, length), that a centred crop of `crop` pixels
-/// covers once they are resized to `new_side`. Resizing only this part gives the same
-/// pixels as cropping afterwards, and bounds the memory for a very long image.
+/// The part of `side` pixels that a centred crop of `crop` pixels covers once they are
+/// resized to `new_side`. Resizing only this part gives the same pixels as cropping
+/// afterwards, and bounds the memory for a very long image.
 ///
 /// Half pixels round to even, as in torchvision's `center_crop`.
-fn centred_part(side: u32, new_side: u32, crop: u32) -> (f64, f64) {
+fn centred_part(side: u32, new_side: u32, crop: u32) -> Span {
     let start = (f64::from(new_side - crop) / 2.0).round_ties_even();
     let scale = f64::from(side) / f64::from(new_side);
-    (start * scale, f64::from(crop) * scale)
+    Span { start: start * scale, length: f64::from(crop) * scale, within: 0..side }
 }

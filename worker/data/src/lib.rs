@@ -7,8 +7,9 @@
 //!
 //!  order           (cursor, lane, slot) ──▶ sample id             pure
 //!  shard, dataset  sample id ──▶ stored bytes + label             positional reads
-//!  decode          bytes ──▶ 8-bit RGB
-//!  view            (image, key) ──▶ parameters ──▶ f32 view       pure, by resize, color, blur
+//!  decode          bytes ──▶ 8-bit planes, at least where a view needs them
+//!  view            (sides, key) ──▶ parameters                    pure
+//!  augment         (planes, parameters) ──▶ f32 view              pure, by resize, color, blur
 //!  loader, eval    all of that, by threads, in batches
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! state, so that a batch does not depend on threads, ranks or restarts.
 //! The crate sees no tensor library, no network and no async runtime.
 
+mod augment;
 mod blur;
 mod color;
 mod dataset;
@@ -30,7 +32,9 @@ mod manifest;
 mod order;
 mod pack;
 mod parallel;
+mod planes;
 mod resize;
+mod rgb;
 mod sample;
 mod shard;
 mod shard_writer;
@@ -38,17 +42,22 @@ mod sources;
 mod tar_files;
 mod verify;
 mod view;
+mod weights;
+mod wide;
 
+pub use augment::Augmenter;
 pub use dataset::Dataset;
-pub use decode::{Decoder, RgbImage};
+pub use decode::{Decoder, OpenImage};
 pub use error::{DataError, Verdict};
 pub use eval::{EvalBatch, EvalBatches, EvalConfig, eval_batches, eval_view};
 pub use index::{IndexConfig, IndexProgress, index_shards};
 pub use loader::{LoadedBatch, Loader, LoaderConfig, Replacement, StageTimes};
+pub use lockstep_jpeg::{Colour, PlanarImage, Plane};
 pub use manifest::{Manifest, ShardEntry};
 pub use order::{EpochOrder, Order, OrderConfig};
 pub use pack::{OddAction, OddFile, OddRule, PackConfig, PackProgress, PackReport, pack};
+pub use rgb::{RgbImage, to_rgb};
 pub use sample::{Label, SampleAddress, SampleId};
 pub use sources::{SourceKind, SourceOptions, Split};
 pub use verify::{ShardFault, VerifyProgress, VerifyReport, verify_shards};
-pub use view::{Augmenter, CropBox, JitterStep, View, ViewKey, ViewParams, ViewRecipe};
+pub use view::{CropBox, JitterForm, JitterStep, View, ViewKey, ViewParams, ViewRecipe};

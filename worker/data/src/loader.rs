@@ -20,13 +20,16 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use lockstep_jpeg::PlanarImage;
+
+use crate::augment::Augmenter;
 use crate::dataset::Dataset;
-use crate::decode::{Decoder, RgbImage};
+use crate::decode::Decoder;
 use crate::error::{DataError, Verdict};
 use crate::order::Order;
 use crate::parallel;
 use crate::sample::{Label, SampleAddress, SampleId};
-use crate::view::{Augmenter, View, ViewKey, ViewParams, ViewRecipe};
+use crate::view::{View, ViewKey, ViewParams, ViewRecipe};
 
 /// Samples that are tried in place of a damaged one before the run stops.
 const MAX_REPLACEMENTS: u64 = 32;
@@ -81,10 +84,14 @@ pub struct Replacement {
 pub struct StageTimes {
     /// Reading stored bytes.
     pub read: Duration,
-    /// Decoding to pixels.
+    /// Decoding to planes, as much as the crops need.
     pub decode: Duration,
-    /// Both views.
-    pub augment: Duration,
+    /// Crop, resize and flip of both views.
+    pub resize: Duration,
+    /// Jitter and grayscale of both views; the steps after them too where there is no blur.
+    pub colour: Duration,
+    /// Blur of the views that have it, and the steps after it.
+    pub blur: Duration,
 }
 
 /// Makes batches on threads of its own; dropping it joins them.
@@ -250,7 +257,7 @@ struct Slot<'a> {
 struct Worker {
     bytes: Vec<u8>,
     decoder: Decoder,
-    image: RgbImage,
+    image: PlanarImage,
     augmenter: Augmenter,
     times: StageTimes,
 }
@@ -260,52 +267,82 @@ impl Worker {
         if job.stop.load(Ordering::Relaxed) {
             return Err(DataError::LoaderStopped);
         }
-        *slot.label = match self.load(job.dataset, slot.id) {
+        let keys = [View::One, View::Two]
+            .map(|view| ViewKey::new(job.seed, job.data_epoch, slot.id, view));
+        let (label, params) = match self.load(job, slot.id, keys) {
             Err(error) if error.verdict() == Verdict::ReplaceSample => {
-                let (used, label) = self.load_replacement(job.dataset, slot.id)?;
+                let (used, loaded) = self.load_replacement(job, slot.id, keys)?;
                 let replacement = Replacement { wanted: slot.id, used, reason: error.to_string() };
                 let mut replaced = job.replaced.lock().expect("no holder of this lock can panic");
                 replaced.push((slot.index, replacement));
-                label
+                loaded
             }
             loaded => loaded?,
         };
-        let started = now();
-        for (view, out) in [(View::One, slot.one), (View::Two, slot.two)] {
-            let key = ViewKey::new(job.seed, job.data_epoch, slot.id, view);
-            let (width, height) = (self.image.width, self.image.height);
-            let params = ViewParams::draw(job.recipe, width, height, key);
-            self.augmenter.apply(&self.image, &params, job.recipe, out);
+        *slot.label = label;
+        for (params, out) in params.iter().zip([slot.one, slot.two]) {
+            self.augment(job.recipe, params, out);
         }
-        self.times.augment += started.elapsed();
         Ok(())
     }
 
-    fn load(&mut self, dataset: &Dataset, id: SampleId) -> Result<Label, DataError> {
+    /// Leaves in `self.image` what the views need of a sample.
+    fn load(
+        &mut self,
+        job: &Job<'_>,
+        id: SampleId,
+        keys: [ViewKey; 2],
+    ) -> Result<(Label, [ViewParams; 2]), DataError> {
         let started = now();
-        let label = dataset.read(id, &mut self.bytes)?;
+        let label = job.dataset.read(id, &mut self.bytes)?;
         let read = now();
-        let decoded = dataset.decode(id, &self.bytes, &mut self.decoder, &mut self.image);
+        let params = self.decode(job.recipe, keys);
         self.times.read += read - started;
         self.times.decode += read.elapsed();
-        decoded.map(|()| label)
+        params.map(|params| (label, params)).map_err(|problem| job.dataset.bad_sample(id, problem))
+    }
+
+    fn decode(
+        &mut self,
+        recipe: &ViewRecipe,
+        keys: [ViewKey; 2],
+    ) -> Result<[ViewParams; 2], String> {
+        let image = self.decoder.open(&self.bytes)?;
+        let (width, height) = (image.width(), image.height());
+        let params = keys.map(|key| ViewParams::draw(recipe, width, height, key));
+        image.decode(&[params[0].crop, params[1].crop], &mut self.image)?;
+        Ok(params)
+    }
+
+    fn augment(&mut self, recipe: &ViewRecipe, params: &ViewParams, out: &mut [f32]) {
+        let started = now();
+        self.augmenter.resize(&self.image, params, recipe);
+        let resized = now();
+        self.augmenter.colour(params, recipe, out);
+        let coloured = now();
+        self.augmenter.blur(params, recipe, out);
+        self.times.resize += resized - started;
+        self.times.colour += coloured - resized;
+        self.times.blur += coloured.elapsed();
     }
 
     /// The next good sample of the same shard, from its start again after its end.
     fn load_replacement(
         &mut self,
-        dataset: &Dataset,
+        job: &Job<'_>,
         bad: SampleId,
-    ) -> Result<(SampleId, Label), DataError> {
+        keys: [ViewKey; 2],
+    ) -> Result<(SampleId, (Label, [ViewParams; 2])), DataError> {
+        let dataset = job.dataset;
         let SampleAddress { shard, index } = dataset.address(bad)?;
         let samples = dataset.manifest().shards()[shard].samples;
         let tried = MAX_REPLACEMENTS.min(samples - 1);
         for distance in 1..=tried {
             let address = SampleAddress { shard, index: (index + distance) % samples };
             let id = dataset.manifest().id(address);
-            match self.load(dataset, id) {
+            match self.load(job, id, keys) {
                 Err(error) if error.verdict() == Verdict::ReplaceSample => {}
-                loaded => return loaded.map(|label| (id, label)),
+                loaded => return loaded.map(|loaded| (id, loaded)),
             }
         }
         let path = dataset.shard_path(bad)?.to_owned();
@@ -318,7 +355,9 @@ impl std::iter::Sum for StageTimes {
         times.fold(Self::default(), |sum, next| Self {
             read: sum.read + next.read,
             decode: sum.decode + next.decode,
-            augment: sum.augment + next.augment,
+            resize: sum.resize + next.resize,
+            colour: sum.colour + next.colour,
+            blur: sum.blur + next.blur,
         })
     }
 }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::decode::{Decoder, RgbImage};
+use lockstep_jpeg::PlanarImage;
+
+use crate::decode::Decoder;
 use crate::error::DataError;
 use crate::manifest::{Manifest, ShardEntry};
 use crate::shard::{Shard, checksum};
@@ -89,11 +91,11 @@ fn shard_problems(dir: &Path, entry: &ShardEntry, first: u64, classes: usize) ->
 }
 
 fn sample_problems(shard: &Shard, entry: &ShardEntry, first: u64) -> Vec<String> {
-    let (mut bytes, mut image) = (Vec::new(), RgbImage::default());
+    let (mut bytes, mut image) = (Vec::new(), PlanarImage::default());
     let mut decoder = Decoder::default();
     let mut check = |index: u64| {
         shard.read(index, &mut bytes).map_err(|error| error.to_string())?;
-        decoder.decode(&bytes, &mut image)
+        decoder.open(&bytes)?.decode_all(&mut image)
     };
     (0..entry.samples)
         .filter_map(|index| check(index).err().map(|problem| (first + index, problem)))

@@ -1,20 +1,17 @@
-//! One augmented view: its parameters are drawn purely, then applied.
+//! The parameters of one augmented view, drawn purely. [`crate::Augmenter`] applies them.
 //!
 //! ```text
 //! crop + resize → flip → jitter → grayscale → blur → solarize → normalize
 //! ```
 //!
 //! The steps, their order and their default numbers are the paper's (Grill et
-//! al. 2020, arXiv:2006.07733, appendix B); what each step does to pixels is
-//! torchvision's. Every draw has its own index, so switching one step off does
-//! not change the draws of the others.
+//! al. 2020, arXiv:2006.07733, appendix B). Every draw has its own index, so
+//! switching one step off does not change the draws of the others.
 
-use crate::blur::Blur;
-use crate::color::{Planes, Reading};
-use crate::decode::RgbImage;
+pub use lockstep_jpeg::Region as CropBox;
+
 use crate::error::DataError;
 use crate::keyed::{self, Key, Purpose};
-use crate::resize::Scaler;
 use crate::sample::SampleId;
 
 /// Attempts at a crop that fits before the centre is taken, as in torchvision.
@@ -33,6 +30,8 @@ pub struct ViewRecipe {
     pub flip_p: f64,
     /// Probability of colour jitter.
     pub jitter_p: f64,
+    /// What the steps of colour jitter do with their factors.
+    pub jitter_form: JitterForm,
     /// Brightness factor is drawn from 1 ± this, not below 0.
     pub brightness: f64,
     /// Contrast factor is drawn from 1 ± this, not below 0.
@@ -66,6 +65,7 @@ impl ViewRecipe {
             ratio: [3.0 / 4.0, 4.0 / 3.0],
             flip_p: 0.5,
             jitter_p: 0.8,
+            jitter_form: JitterForm::Torchvision,
             brightness: 0.4,
             contrast: 0.4,
             saturation: 0.2,
@@ -178,27 +178,23 @@ enum Draw {
     Crop,
 }
 
-/// Part of an image, in whole pixels.
+/// The two published forms of colour jitter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CropBox {
-    /// First column.
-    pub left: u32,
-    /// First row.
-    pub top: u32,
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
+pub enum JitterForm {
+    /// The ports': brightness multiplies, contrast and saturation blend with luma.
+    Torchvision,
+    /// The authors': brightness adds, contrast keeps the channels' means, saturation is that of HSV.
+    Reference,
 }
 
-/// One step of colour jitter with its factor.
+/// One step of colour jitter with its factor, 1 for no change.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum JitterStep {
-    /// Multiplies values.
+    /// Brighter or darker.
     Brightness(f32),
-    /// Blends with the mean luma of the image.
+    /// Farther from the mean, or nearer.
     Contrast(f32),
-    /// Blends with the luma of each pixel.
+    /// Farther from gray, or nearer.
     Saturation(f32),
     /// Turns the hue, in turns.
     Hue(f32),
@@ -235,51 +231,6 @@ impl ViewParams {
             blur: blur.then(|| narrow(key.between(Draw::BlurSigma, recipe.blur_sigma))),
             solarize: key.happens(Draw::Solarize, recipe.solarize_p[view]),
         }
-    }
-}
-
-/// Makes views; keeps its buffers between images, so each thread has its own.
-#[derive(Debug, Default)]
-pub struct Augmenter {
-    scaler: Scaler,
-    pixels: Vec<u8>,
-    planes: Planes,
-    blur: Blur,
-}
-
-impl Augmenter {
-    /// Writes one view as normalized `f32`, rows of pixels of three channels (NHWC).
-    ///
-    /// # Panics
-    ///
-    /// If `out` is not [`ViewRecipe::view_len`] long or the crop leaves the image.
-    pub fn apply(
-        &mut self,
-        image: &RgbImage,
-        params: &ViewParams,
-        recipe: &ViewRecipe,
-        out: &mut [f32],
-    ) {
-        assert_eq!(out.len(), recipe.view_len(), "length of the view");
-        let size = recipe.size;
-        self.scaler.resize(image, params.crop, (size, size), &mut self.pixels);
-        let reading = if params.flip { Reading::Mirrored } else { Reading::Forward };
-        self.planes.load(&self.pixels, size as usize, reading);
-        for step in params.jitter.iter().flatten() {
-            match *step {
-                JitterStep::Brightness(factor) => self.planes.brightness(factor),
-                JitterStep::Contrast(factor) => self.planes.contrast(factor),
-                JitterStep::Saturation(factor) => self.planes.saturation(factor),
-                JitterStep::Hue(shift) => self.planes.hue(shift),
-            }
-        }
-        if params.grayscale {
-            self.planes.grayscale();
-        }
-        if let Some(sigma) = params.blur {
-            self.blur.apply(&mut self.planes, recipe.blur_kernel as usize, sigma);
-        }
-        self.planes.finish(params.solarize, recipe.mean, recipe.std, out);
     }
 }
 
@@ -472,17 +423,6 @@ mod tests {
             let error = recipe.check().unwrap_err().to_string();
             assert!(error.starts_with(start), "{error}");
         }
-    }
-
-    #[test]
-    fn the_widest_kernel_that_is_allowed_can_be_applied() {
-        let recipe = ViewRecipe { blur_kernel: 15, ..ViewRecipe::imagenet(8) };
-        recipe.check().unwrap();
-        let image = RgbImage { width: 9, height: 8, pixels: vec![128; 216] };
-        let params = ViewParams::draw(&recipe, 9, 8, key(0, View::One));
-        let mut out = vec![0.0; recipe.view_len()];
-        Augmenter::default().apply(&image, &params, &recipe, &mut out);
-        assert!(out.iter().all(|value| value.is_finite()));
     }
 
     proptest! {

@@ -39,6 +39,17 @@ pub struct Plane {
     pub shrink: [u32; 2],
 }
 
+impl Plane {
+    /// Writes the rows of a block whose upper left sample is at `x`, `y`.
+    #[inline(always)]
+    pub(crate) fn put_block(&mut self, x: usize, y: usize, rows: &[[u8; 8]; 8]) {
+        let samples = &mut self.samples[y * self.stride + x..];
+        for (row, values) in rows.iter().enumerate() {
+            samples[row * self.stride..][..8].copy_from_slice(values);
+        }
+    }
+}
+
 /// Part of an image, in whole pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {

@@ -10,6 +10,7 @@ pub(crate) mod features;
 pub mod import;
 pub mod index;
 pub mod pack;
+pub mod preview;
 pub(crate) mod progress;
 pub mod report;
 pub mod verify;

@@ -12,13 +12,13 @@ use crate::commands::Misuse;
 /// A configuration without a coordinator.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfigArgs {
-    /// Built-in configuration, where there is no checkpoint.
+    /// Built-in configuration, unless a checkpoint brings one.
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// Configuration file, where there is no checkpoint.
+    /// Configuration file, unless a checkpoint brings one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// One value of the configuration, where there is no checkpoint.
+    /// One value of the configuration; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = parse_assignment)]
     set: Vec<(String, String)>,
 }
@@ -29,18 +29,22 @@ impl ConfigArgs {
         if self.preset.is_none() && self.config.is_none() {
             return Ok(None);
         }
+        Ok(Some(self.layers()?.resolve()?.config))
+    }
+
+    /// The layers of the configuration; none is needed, since there are defaults.
+    pub(crate) fn layers(&self) -> anyhow::Result<Layers> {
         let file = self.config.as_ref().map(|path| {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| Misuse(format!("cannot read {}: {error}", path.display())))?;
             Ok::<_, Misuse>((path.display().to_string(), text))
         });
-        let layers = Layers {
+        Ok(Layers {
             preset: self.preset.clone(),
             file: file.transpose()?,
             env: Vec::new(),
             flags: self.set.clone(),
-        };
-        Ok(Some(layers.resolve()?.config))
+        })
     }
 }
 

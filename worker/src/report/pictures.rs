@@ -3,26 +3,27 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lockstep_data::{
-    Augmenter, CropBox, DataError, Dataset, Order, OrderConfig, RgbImage, SampleId, View, ViewKey,
-    ViewParams, ViewRecipe, eval_view,
+    CropBox, DataError, Dataset, Order, OrderConfig, SampleId, ViewParams, ViewRecipe, eval_view,
 };
 use lockstep_proto::config::RunConfig;
 
+use crate::bitmap::Bitmap;
 use crate::engine::{eval_config, view_recipe};
 use crate::eval::{Features, knn};
+use crate::view_pair::{Draws, ViewPair};
 
 /// Images of each kind on the page.
 const SHOWN: usize = 8;
-/// Originals are thinned to at most this many pixels on the long side.
-const LONGEST_SIDE: u32 = 320;
+/// Originals are shrunk to at most this many pixels on the long side.
+const LONGEST_SIDE: usize = 320;
 
 /// An image that stands in the page itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Picture {
     /// Pixels per row.
-    pub width: u32,
+    pub width: usize,
     /// Rows.
-    pub height: u32,
+    pub height: usize,
     /// A PNG as `data:` address.
     pub uri: String,
 }
@@ -68,28 +69,22 @@ pub fn pairs(dataset: &Dataset, config: &RunConfig) -> Result<Vec<Pair>, DataErr
     let batch = order.batch(0, 0..order.lanes());
     let recipe = view_recipe(config);
     let ids = batch.iter().step_by(batch.len().div_ceil(SHOWN)).copied();
-    ids.map(|id| pair(dataset, id, &recipe, config.run.seed)).collect()
+    let draws = Draws { seed: config.run.seed, data_epoch: 0 };
+    ids.map(|id| pair(dataset, id, &recipe, draws)).collect()
 }
 
 fn pair(
     dataset: &Dataset,
     id: SampleId,
     recipe: &ViewRecipe,
-    seed: u64,
+    draws: Draws,
 ) -> Result<Pair, DataError> {
-    let (image, _) = dataset.image(id)?;
-    let view = |view| {
-        let key = ViewKey::new(seed, 0, id, view);
-        let params = ViewParams::draw(recipe, image.width, image.height, key);
-        let mut pixels = vec![0.0; recipe.view_len()];
-        Augmenter::default().apply(&image, &params, recipe, &mut pixels);
-        let picture = shown(&pixels, recipe.size, recipe.mean, recipe.std);
-        (params, picture)
-    };
+    let ViewPair { image, views, .. } = ViewPair::new(dataset, id, recipe, draws)?;
+    let shown = |pixels: &[f32]| shown(pixels, recipe.size, recipe.mean, recipe.std);
     Ok(Pair {
-        views: [view(View::One), view(View::Two)],
+        views: views.map(|(params, pixels)| (params, shown(&pixels))),
         sides: (image.width, image.height),
-        original: thinned(&image),
+        original: picture(&Bitmap::of_image(&image).shrunk_to(LONGEST_SIDE)),
     })
 }
 
@@ -131,43 +126,15 @@ fn tile(dataset: &Dataset, row: usize, config: &RunConfig) -> Result<Tile, DataE
 
 /// A normalized view as a picture.
 fn shown(view: &[f32], size: u32, mean: [f32; 3], std: [f32; 3]) -> Picture {
-    let mut rgb = Vec::with_capacity(view.len());
-    for pixel in view.as_chunks::<3>().0 {
-        for channel in 0..3 {
-            rgb.push(byte(pixel[channel] * std[channel] + mean[channel]));
-        }
+    picture(&Bitmap::of_view(view, size, mean, std))
+}
+
+fn picture(bitmap: &Bitmap) -> Picture {
+    Picture {
+        width: bitmap.width,
+        height: bitmap.height,
+        uri: format!("data:image/png;base64,{}", STANDARD.encode(bitmap.png())),
     }
-    picture(size, size, &rgb)
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to a byte")]
-fn byte(fraction: f32) -> u8 {
-    (fraction * 255.0).round().clamp(0.0, 255.0) as u8
-}
-
-/// The image, every n-th pixel of it where it is large.
-fn thinned(image: &RgbImage) -> Picture {
-    let every = image.width.max(image.height).div_ceil(LONGEST_SIDE);
-    let (width, height) = (image.width.div_ceil(every), image.height.div_ceil(every));
-    let mut rgb = Vec::new();
-    for row in image.pixels.chunks(3 * image.width as usize).step_by(every as usize) {
-        for pixel in row.as_chunks::<3>().0.iter().step_by(every as usize) {
-            rgb.extend_from_slice(pixel);
-        }
-    }
-    picture(width, height, &rgb)
-}
-
-fn picture(width: u32, height: u32, rgb: &[u8]) -> Picture {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(png::ColorType::Rgb);
-    let written = encoder.write_header().and_then(|mut writer| {
-        writer.write_image_data(rgb)?;
-        writer.finish()
-    });
-    written.expect("a picture of known size goes into memory");
-    Picture { width, height, uri: format!("data:image/png;base64,{}", STANDARD.encode(bytes)) }
 }
 
 /// What was done to make a view, in words.
@@ -216,13 +183,6 @@ mod tests {
             assert_eq!(found.len(), SHOWN);
             assert!(found[0].1 > 0.999 && found[0].0.label == query.label);
         }
-    }
-
-    #[test]
-    fn a_large_original_is_thinned() {
-        let image = RgbImage { width: 1_000, height: 10, pixels: vec![9; 30_000] };
-        let picture = thinned(&image);
-        assert_eq!((picture.width, picture.height), (250, 3));
     }
 
     #[test]

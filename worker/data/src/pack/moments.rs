@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::RgbImage;
+use crate::rgb::RgbImage;
 
 /// Sums for mean and deviation of each channel; whole numbers, so exact in any order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

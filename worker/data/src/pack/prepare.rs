@@ -20,15 +20,19 @@
 
 use std::path::Path;
 
+use lockstep_jpeg::PlanarImage;
 use serde::{Deserialize, Serialize};
 
 use super::moments::Moments;
 use super::oddities::Oddities;
-use crate::decode::{Decoder, RgbImage};
+use crate::color;
+use crate::decode::Decoder;
 use crate::encode;
-use crate::resize::Scaler;
+use crate::planes::Planes;
+use crate::resize::{Part, Resizer};
+use crate::rgb::{RgbImage, to_rgb};
 use crate::sources::Images;
-use crate::view::CropBox;
+use crate::weights::{Reading, Span};
 
 /// Why a file is listed in the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,7 +97,9 @@ pub(super) struct Prepared {
 pub(super) struct Preparer {
     short_side: Option<u32>,
     decoder: Decoder,
-    scaler: Scaler,
+    decoded: PlanarImage,
+    resizer: Resizer,
+    resized: Planes,
     image: RgbImage,
     other: Vec<u8>,
 }
@@ -135,7 +141,9 @@ impl Preparer {
         name: &str,
         note: &mut dyn FnMut(OddRule, OddAction, String),
     ) -> Result<(), (OddRule, String)> {
-        self.decoder.decode(bytes, &mut self.image).map_err(|problem| refusal(bytes, problem))?;
+        let open = self.decoder.open(bytes);
+        open.and_then(|open| open.decode_all(&mut self.decoded))
+            .map_err(|problem| refusal(bytes, problem))?;
         if let Some(detail) = misnamed(bytes, name) {
             note(OddRule::Misnamed, OddAction::Stored, detail.to_owned());
         }
@@ -149,12 +157,13 @@ impl Preparer {
         for (_, rule, detail) in rules.into_iter().filter(|(applies, ..)| *applies) {
             note(rule, OddAction::Converted, detail.to_owned());
         }
+        let resized = self.shrink();
         if let Some(turn) = odd.turn {
             let sides = (self.image.width, self.image.height);
             let sides = turn.apply(&self.image.pixels, sides, &mut self.other);
-            self.show(sides);
+            std::mem::swap(&mut self.image.pixels, &mut self.other);
+            (self.image.width, self.image.height) = sides;
         }
-        let resized = self.shrink();
         if resized || odd.cmyk || odd.turn.is_some() {
             let sides = (self.image.width, self.image.height);
             encode::jpeg(bytes, sides, &self.image.pixels)
@@ -170,27 +179,26 @@ impl Preparer {
         Ok(())
     }
 
-    /// Brings the short side to the length asked for; `false` if it is not longer.
+    /// Shows what was decoded, its short side brought to the length asked for; `false` if it is not longer.
     fn shrink(&mut self) -> bool {
-        let (width, height) = (self.image.width, self.image.height);
+        let (width, height) = (self.decoded.width, self.decoded.height);
         let short = width.min(height);
         let Some(side) = self.short_side.filter(|side| *side < short) else {
+            to_rgb(&self.decoded, &mut self.image);
             return false;
         };
         // As torchvision's Resize: the long side is rounded down.
         let scaled = |length: u32| u64::from(length) * u64::from(side) / u64::from(short);
         let sides = [width, height]
             .map(|length| u32::try_from(scaled(length)).expect("no longer than before"));
-        let whole = CropBox { left: 0, top: 0, width, height };
-        self.scaler.resize(&self.image, whole, sides.into(), &mut self.other);
-        self.show(sides.into());
+        let whole = Part { columns: Span::alone(0, width), rows: Span::alone(0, height) };
+        let planes = &mut self.resized;
+        self.resizer.resize(&self.decoded, &whole, sides.into(), Reading::Forward, planes);
+        (self.image.width, self.image.height) = sides.into();
+        self.image.pixels.resize(3 * planes.pixels(), 0);
+        color::convert(planes);
+        color::round(planes, self.image.pixels.as_chunks_mut().0);
         true
-    }
-
-    /// Makes the other pixels the image.
-    fn show(&mut self, (width, height): (u32, u32)) {
-        std::mem::swap(&mut self.image.pixels, &mut self.other);
-        (self.image.width, self.image.height) = (width, height);
     }
 }
 
@@ -300,10 +308,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_skipped_by_its_rule() {
-        let cut = jpeg()[..300].to_vec();
-        let cases: [(Vec<u8>, OddRule, &str); 6] = [
+        let (whole, header) = (jpeg(), jpeg()[..300].to_vec());
+        let cut = whole[..whole.len() - 2].to_vec();
+        let cases: [(Vec<u8>, OddRule, &str); 7] = [
             (vec![], OddRule::Empty, "is empty"),
             (cut, OddRule::Damaged, "ends in the middle"),
+            (header, OddRule::Damaged, "is a damaged JPEG"),
             (b"RIFF\0\0\0\0WEBPVP8 ".to_vec(), OddRule::Foreign, "is a WebP, neither"),
             (b"GIF89a".to_vec(), OddRule::Foreign, "is a GIF, neither"),
             (b"hello".to_vec(), OddRule::Foreign, "is neither JPEG nor PNG"),

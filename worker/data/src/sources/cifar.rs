@@ -188,7 +188,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decode::{Decoder, RgbImage};
+    use crate::decode::Decoder;
+    use crate::rgb::RgbImage;
 
     fn record(labels: &[u8], seed: usize) -> Vec<u8> {
         let pixels = (0..PIXELS).map(|i| u8::try_from((i * 7 + seed) % 251).unwrap());

@@ -142,7 +142,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decode::{Decoder, RgbImage};
+    use crate::decode::Decoder;
+    use crate::rgb::RgbImage;
 
     /// An IDX file of these sizes.
     fn idx_file(sizes: &[u32], elements: &[u8]) -> Vec<u8> {

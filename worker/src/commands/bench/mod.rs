@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+mod data;
+mod photos;
 mod step;
 mod stopwatch;
 
@@ -14,6 +16,8 @@ pub struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    /// The input pipeline alone: images per second, and where the time goes.
+    Data(data::DataArgs),
     /// Optimizer steps on random images: images per second, and where the time goes.
     Step(step::StepArgs),
 }
@@ -21,6 +25,7 @@ enum What {
 /// Measures, and prints the figures.
 pub fn run(args: &BenchArgs) -> anyhow::Result<ExitCode> {
     match &args.what {
+        What::Data(args) => data::run(args),
         What::Step(args) => step::run(args),
     }
 }
