@@ -69,7 +69,10 @@ pub async fn ask(command: Command, out: &mut impl Write) -> Result<(), Failure> 
 }
 
 async fn serve(options: Options) -> Result<Exit, Failure> {
-    let server = Server::bind(options).await?;
+    let server = Server::bind(options).await.map_err(|error| {
+        let exit = if store::is_hopeless(&error) { Exit::ConfigFault } else { Exit::RestartMe };
+        Failure { exit, error }
+    })?;
     let stop = server::stop_signals()?;
     Ok(server.run(stop).await?)
 }

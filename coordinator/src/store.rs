@@ -11,11 +11,14 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use lockstep_core::{EventLog, Memory, Record};
 use lockstep_proto::RunEvent;
 use lockstep_proto::config::RunConfig;
-use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition, WriteTransaction,
+};
 use serde::{Deserialize, Serialize};
 
 /// One entry, what all records amount to, as JSON.
@@ -44,6 +47,26 @@ pub(crate) struct Store {
     database: Option<Database>,
     /// Held as long as the store is open.
     _lock: File,
+}
+
+/// A whole store that this program can't go on with.
+#[derive(Debug, thiserror::Error)]
+enum WrongStore {
+    #[error("it has format {0}, this program reads format {FORMAT}; use the program that wrote it")]
+    Format(u32),
+    #[error("it belongs to run `{0}`, not `{1}`; choose another --state-dir")]
+    Run(String, String),
+    #[error(
+        "the run in it has another configuration: {0}; set these back, or choose another --state-dir"
+    )]
+    Configuration(String),
+}
+
+/// Whether starting again can't help: the store is damaged, or of something else.
+pub(crate) fn is_hopeless(error: &anyhow::Error) -> bool {
+    let damaged =
+        |cause: &DatabaseError| matches!(cause, DatabaseError::Storage(StorageError::Corrupted(_)));
+    error.chain().any(|cause| cause.is::<WrongStore>() || cause.downcast_ref().is_some_and(damaged))
 }
 
 /// Which run a store is of.
@@ -104,20 +127,13 @@ impl About {
     }
 
     /// Whether a coordinator with `config` may go on with this run.
-    fn check(&self, config: &RunConfig) -> anyhow::Result<()> {
+    fn check(&self, config: &RunConfig) -> Result<(), WrongStore> {
         if self.format != FORMAT {
-            bail!(
-                "it has format {}, this program reads format {FORMAT}; use the program that wrote it",
-                self.format
-            );
+            return Err(WrongStore::Format(self.format));
         }
         let now = Self::of(config);
         if self.run_id != now.run_id {
-            bail!(
-                "it belongs to run `{}`, not `{}`; choose another --state-dir",
-                self.run_id,
-                now.run_id
-            );
+            return Err(WrongStore::Run(self.run_id.clone(), now.run_id));
         }
         let was = |key: &String| self.settings.iter().find(|(name, _)| name == key);
         let changes: Vec<_> = now
@@ -128,10 +144,7 @@ impl About {
             .map(|(key, before, value)| format!("{key} is {value}, was {before}"))
             .collect();
         if !changes.is_empty() {
-            bail!(
-                "the run in it has another configuration: {}; set these back, or choose another --state-dir",
-                changes.join("; ")
-            );
+            return Err(WrongStore::Configuration(changes.join("; ")));
         }
         Ok(())
     }
@@ -250,7 +263,9 @@ mod tests {
     fn a_second_coordinator_is_kept_out_until_the_first_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let first = open(folder.path()).unwrap();
-        let error = open(folder.path()).unwrap_err().to_string();
+        let error = open(folder.path()).unwrap_err();
+        assert!(!is_hopeless(&error), "it may end soon");
+        let error = error.to_string();
         assert!(error.starts_with("another coordinator uses the state folder"), "{error}");
         drop(first);
         open(folder.path()).unwrap();
@@ -262,6 +277,7 @@ mod tests {
         open(folder.path()).unwrap();
         let refused = |config: &RunConfig| {
             let error = Store::open(folder.path(), config).unwrap_err();
+            assert!(is_hopeless(&error), "{error:#}");
             format!("{error:#}")
         };
         let error = refused(&config(&[("run.id", "other")]));
