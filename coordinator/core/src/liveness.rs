@@ -38,7 +38,7 @@ impl Core {
         let limit = self.progress_lease();
         let now = self.now;
         let State::Running(world) = &mut self.state else { return };
-        if !world.is_carried() || now.saturating_sub(world.moved) <= limit {
+        if !world.missing.is_empty() || now.saturating_sub(world.moved) <= limit {
             return;
         }
         match standstill(world) {

@@ -405,8 +405,9 @@ fn a_step_between_failures_starts_the_count_anew() {
             say(&mut core, 0, reports(generation, vec![report(0)]));
         }
         say(&mut core, 0, ended(generation, WorldEnd::Failed));
-        say(&mut core, 0, enlist(None));
-        say(&mut core, 1, enlist(None));
+        let held = (generation >= 3).then(|| state(1));
+        say(&mut core, 0, enlist(held));
+        say(&mut core, 1, enlist(held));
     }
     assert_eq!(core.status().phase, Phase::Running);
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lockstep_proto::Phase;
 use lockstep_proto::ids::Generation;
 
-use sim::Sim;
+use sim::{Sim, Trouble};
 use support::secs;
 
 /// How long a run may take once nothing goes wrong any more: longest waits, and all steps.
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_mins(5);
 
 #[test]
 fn a_run_keeps_its_promises_whatever_fails_and_ends_once_the_faults_stop() {
-    for_all_seeds(3000, |seed| {
+    for_all_seeds(2000, |seed| {
         let mut sim = Sim::new(seed);
         sim.run_until(sim.faults.end + PATIENCE);
         let fine = match sim.over {
@@ -34,9 +34,9 @@ fn a_run_keeps_its_promises_whatever_fails_and_ends_once_the_faults_stop() {
 
 #[test]
 fn a_coordinator_that_dies_again_and_again_costs_no_step_and_no_world() {
-    for_all_seeds(1000, |seed| {
+    for_all_seeds(500, |seed| {
         let mut sim = Sim::new(seed);
-        sim.workers_are_well = true;
+        sim.trouble = Trouble::Coordinator;
         (sim.config.run.min_world, sim.config.run.max_world) = (0, 0); // nobody joins later
         sim.config.control.readopt_ms = 30_000;
         (sim.config.control.last_call_ms, sim.config.control.cold_call_ms) = (2000, 2000);

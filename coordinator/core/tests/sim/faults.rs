@@ -6,7 +6,7 @@ use lockstep_proto::OperatorCommand;
 use lockstep_proto::WorldEnd;
 use lockstep_proto::ids::WorkerUid;
 
-use super::{Happening, Sim};
+use super::{Happening, Sim, Trouble};
 use crate::support::secs;
 
 impl Sim {
@@ -18,10 +18,10 @@ impl Sim {
         self.after(pause, Happening::Fault);
         let machines = self.machines.len() as u64;
         let index = usize::try_from(self.dice.below(machines)).expect("few machines");
-        let kind = match (self.faults.contains(&self.now), self.workers_are_well) {
-            (false, _) => return,
-            (true, true) => 0,
-            (true, false) => self.dice.below(16),
+        let kind = match self.trouble {
+            _ if !self.faults.contains(&self.now) => return,
+            Trouble::Coordinator => 0,
+            Trouble::Everywhere => self.dice.below(16),
         };
         match kind {
             0 | 1 if self.core.is_some() => self.kill_coordinator(),
@@ -64,7 +64,7 @@ impl Sim {
         }
     }
 
-    fn stream_of(&self, index: usize) -> Option<u64> {
+    pub(super) fn stream_of(&self, index: usize) -> Option<u64> {
         self.machines[index].process.as_ref()?.stream.map(|(stream, _)| stream)
     }
 

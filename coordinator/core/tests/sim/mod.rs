@@ -1,6 +1,7 @@
 //! A run in simulated time: machines with worker processes, a network that delays, repeats and loses, and a coordinator
 //! that may die between any two of its effects. All chance comes from one seed.
 
+mod checks;
 pub(crate) mod dice;
 mod faults;
 mod law;
@@ -56,6 +57,13 @@ enum Happening {
     Fault,
 }
 
+/// Who fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Everywhere,
+    Coordinator,
+}
+
 /// A place where a worker process may run.
 #[derive(Debug, Default)]
 struct Machine {
@@ -97,8 +105,7 @@ pub(crate) struct Sim {
     pub(crate) batches: BTreeMap<u64, u32>,
     /// When faults happen.
     pub(crate) faults: Range<Duration>,
-    /// Only the coordinator fails.
-    pub(crate) workers_are_well: bool,
+    pub(crate) trouble: Trouble,
 }
 
 /// Whatever the reason, a failing seed is told.
@@ -143,7 +150,7 @@ impl Sim {
             law: Law::default(),
             batches: BTreeMap::new(),
             faults: secs(0)..secs(20),
-            workers_are_well: false,
+            trouble: Trouble::Everywhere,
         };
         sim.law.holds(Held::INITIAL);
         sim.after(Duration::ZERO, Happening::CoordinatorStarts);
@@ -214,7 +221,7 @@ impl Sim {
                 self.tell(Event::Lost { session: SessionId(stream), why });
             }
             Happening::DownBroken(stream) => self.lose_stream(stream),
-            Happening::Closed(stream, refusal) => self.closed(stream, refusal),
+            Happening::Closed(stream, refusal) => self.closed(stream, refusal.as_ref()),
             Happening::CoordinatorStarts => self.start_coordinator(),
             Happening::Fault => self.fault(),
         }
@@ -244,25 +251,6 @@ impl Sim {
         self.perform(effects);
     }
 
-    /// Notes what the coordinator knows of who is there.
-    fn hear_of(&mut self, event: &Event) {
-        match event {
-            Event::Started => self.heard_of.clear(),
-            Event::Connected { session, hello } => {
-                self.heard_of.insert(session.0, (hello.worker.clone(), false));
-            }
-            Event::Message { session, message } => {
-                if let Some((_, enlisted)) = self.heard_of.get_mut(&session.0) {
-                    *enlisted |= matches!(**message, WorkerMessage::Enlist(_));
-                }
-            }
-            Event::Lost { session, .. } => {
-                self.heard_of.remove(&session.0);
-            }
-            Event::Tick | Event::StopRequested => {}
-        }
-    }
-
     fn ask(&mut self, command: &OperatorCommand) {
         let now = self.now.saturating_sub(self.started);
         let Some(core) = &mut self.core else { return };
@@ -284,16 +272,6 @@ impl Sim {
             }
             self.carry_out(effect);
         }
-    }
-
-    fn check_status(&self) {
-        let Some(core) = &self.core else { return };
-        let status = core.status();
-        let now = u64::try_from(self.now.as_millis()).expect("a short run");
-        assert!(status.since_unix_ms <= now, "it says since when");
-        let over = status.until_unix_ms.is_some_and(|until| until + 1000 < now);
-        assert!(!over, "the wait should be over: {}", status.summary);
-        assert!(status.step.0 <= STEPS && !status.summary.is_empty());
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -340,58 +318,16 @@ impl Sim {
                 self.check_newest_state(world.start.step.0);
             }
             CoordinatorMessage::Plan(window) => self.law.planned(window),
-            _ => {}
+            CoordinatorMessage::Welcome(_)
+            | CoordinatorMessage::Abort(_)
+            | CoordinatorMessage::Stop(_)
+            | CoordinatorMessage::Dismiss(_)
+            | CoordinatorMessage::Save(_)
+            | CoordinatorMessage::Dump(_) => {}
         }
         let Some(conn) = self.streams.get_mut(&stream) else { return };
         let at = conn.arrival(Way::Down, self.now, &mut self.dice);
         self.at(at, Happening::Down(stream, Box::new(message)));
-    }
-
-    /// No member of the world that forms holds anything newer than the state that it starts from.
-    fn check_newest_state(&self, start: u64) {
-        let world = self.law.world(self.law.newest_generation()).expect("it is announced");
-        for process in self.machines.iter().filter_map(|machine| machine.process.as_ref()) {
-            let member = world.members.iter().any(|member| member.worker.0 == process.uid);
-            let held = process.held.map_or(0, |held| held.step);
-            assert!(!member || held <= start, "{} holds step {held}, not {start}", process.uid);
-        }
-    }
-
-    /// A world forms only of more than half of those who wait for it or are coming back from the last one.
-    fn check_majority(&self, world: &World) {
-        if self.law.world(world.generation).is_some() {
-            return; // looked at when its first member heard of it
-        }
-        let last = self.law.members_before();
-        let core = self.core.as_ref().expect("it has just decided");
-        let workers = core.workers(self.now.saturating_sub(self.started));
-        let fit = |uid: &WorkerUid| {
-            workers.iter().any(|worker| worker.worker == *uid && worker.cooldown.is_zero())
-        };
-        let there = self.heard_of.values().filter(|(uid, _)| fit(uid));
-        let (ready, idle): (Vec<_>, Vec<_>) = there.partition(|(_, enlisted)| *enlisted);
-        let back = idle.iter().filter(|(uid, _)| last.contains(uid)).count();
-        let all = (ready.len() + back).min(self.config.run.most() as usize);
-        assert!(
-            ready.len() * 2 > all,
-            "{} of {all} form a world: {:?}",
-            ready.len(),
-            self.heard_of
-        );
-    }
-
-    /// A worker that keeps to the protocol is never told otherwise, and no rank is put out for others' sake.
-    fn check_closing(&self, stream: u64, refusal: Option<&Refusal>) {
-        match refusal {
-            Some(Refusal::Protocol(what)) => panic!("a faithful worker is sent away: {what}"),
-            Some(Refusal::Unavailable(why)) if why.contains("is stuck") => {
-                let machine = self.streams.get(&stream).map(|stream| stream.machine);
-                let process = machine.and_then(|machine| self.machines[machine].process.as_ref());
-                let stood = |p: &Process| p.stuck_until.max(p.frozen_until) + secs(2) > self.now;
-                assert!(process.is_none_or(stood), "{process:?} is put out and was not stuck");
-            }
-            Some(_) | None => {}
-        }
     }
 
     fn kill_coordinator(&mut self) {
@@ -429,15 +365,10 @@ impl Sim {
         }
     }
 
-    fn closed(&mut self, stream: u64, refusal: Option<Refusal>) {
+    fn closed(&mut self, stream: u64, refusal: Option<&Refusal>) {
         let Some(closed) = self.streams.get(&stream) else { return };
         let machine = closed.machine;
-        let gives_up = matches!(refusal, Some(Refusal::Mismatch(_)));
-        if gives_up
-            && self.machines[machine]
-                .process
-                .as_ref()
-                .is_some_and(|process| process.stream.is_some_and(|(theirs, _)| theirs == stream))
+        if matches!(refusal, Some(Refusal::Mismatch(_))) && self.stream_of(machine) == Some(stream)
         {
             self.end_process(machine);
         }
@@ -472,7 +403,7 @@ impl Sim {
         self.at(at, Happening::Hello(id, hello));
     }
 
-    /// Says what it has to say, if it may; now and then twice.
+    /// Says what it has to say, if it may. Reports now and then come a second time, late.
     fn speak(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         let Some(process) = machine.process.as_mut() else { return };
@@ -480,12 +411,13 @@ impl Sim {
         let Some((id, true)) = process.stream else { return };
         let words = std::mem::take(&mut process.words);
         for word in words {
-            let again = matches!(word, WorkerMessage::Reports(_)) && self.dice.one_in(8);
-            for _ in 0..=u8::from(again) {
-                let Some(stream) = self.streams.get_mut(&id) else { return };
-                let at = stream.arrival(Way::Up, self.now, &mut self.dice);
-                self.at(at, Happening::Up(id, Box::new(word.clone())));
+            let Some(stream) = self.streams.get_mut(&id) else { return };
+            let at = stream.arrival(Way::Up, self.now, &mut self.dice);
+            if matches!(word, WorkerMessage::Reports(_)) && self.dice.one_in(8) {
+                let late = at + self.dice.ms(0, 2000);
+                self.at(late, Happening::Up(id, Box::new(word.clone())));
             }
+            self.at(at, Happening::Up(id, Box::new(word)));
         }
     }
 

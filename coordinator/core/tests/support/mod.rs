@@ -30,14 +30,18 @@ pub(crate) fn config(world: u32) -> RunConfig {
 }
 
 pub(crate) fn core(world: u32) -> Core {
+    core_with(config(world), Memory::default(), false)
+}
+
+pub(crate) fn core_with(config: RunConfig, memory: Memory, paused: bool) -> Core {
     Core::new(Settings {
-        config: config(world),
+        config,
         version: VERSION.into(),
         seed: Secret([7; 32]),
-        memory: Memory::default(),
+        memory,
         started: secs(1_000),
         next_event: 1,
-        paused: false,
+        paused,
     })
 }
 
