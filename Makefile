@@ -1,7 +1,7 @@
 # Any target can be the first command in a fresh clone: each one sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test reference bench-step bench-data demo demo-long lint fmt clean-demo
+.PHONY: help setup build test reference interop bench-step bench-data demo demo-long lint fmt clean-demo
 
 # Which libtorch: cpu or cuda. Empty keeps the one that is set up; the CPU one at first.
 TORCH ?=
@@ -20,6 +20,9 @@ test: setup ## Check everything: format, lints, docs, all tests (what CI runs)
 
 reference: setup ## Recompute steps of real runs, and views, with PyTorch (fetches it where there is none: 2.3 GB)
 	@deploy/reference.sh
+
+interop: setup ## Test against an S3 server (moto) and the webdataset package (fetches them: 0.4 GB on disk)
+	@deploy/interop.sh
 
 bench-step: build ## Time a step beside PyTorch's, in turn (BENCH="--arch resnet18 --size 96 --batch 32")
 	@deploy/reference.sh --bench-step $(BENCH)

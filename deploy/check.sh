@@ -26,7 +26,7 @@ step() {
 
 without_libtorch() {
     local crate tree
-    for crate in lockstep-proto lockstep-core lockstep-data lockstep-jpeg coordinator; do
+    for crate in lockstep-proto lockstep-core lockstep-jpeg lockstep-data lockstep-store coordinator; do
         tree=$(cargo tree --edges normal,build --prefix none --package "$crate") || return
         if grep '^torch-sys ' <<<"$tree"; then
             echo "$crate must not depend on libtorch; see 'cargo tree --package $crate --invert torch-sys'" >&2

@@ -136,6 +136,16 @@ pub enum Padding {
     Same,
 }
 
+/// The two published forms of colour jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JitterForm {
+    /// That of the PyTorch ports.
+    Torchvision,
+    /// That of the authors' code.
+    Reference,
+}
+
 /// Distribution of initial weights; all truncated at two standard deviations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -198,6 +208,8 @@ pub struct Augment {
     pub flip: f64,
     /// Probability of colour jitter.
     pub jitter: f64,
+    /// What its steps do.
+    pub jitter_form: JitterForm,
     /// Strength of brightness jitter: factor in `[1 − b, 1 + b]`.
     pub brightness: f64,
     /// Strength of contrast jitter.

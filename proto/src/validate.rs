@@ -134,6 +134,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("augment.crop_ratio", Numbers(2, Closed(0.01, 100.0)), "the aspect ratio of the random crop (width / height), `[from, to]`"),
     key("augment.flip", Number(SHARE), "the probability of a horizontal flip"),
     key("augment.jitter", Number(SHARE), "the probability of colour jitter"),
+    key("augment.jitter_form", Choice(&["torchvision", "reference"]), "what colour jitter does: as `torchvision`, or as the authors' code (`reference`: brightness adds, contrast keeps the channels' means, saturation is that of HSV)"),
     key("augment.brightness", Number(SHARE), "the strength b of brightness jitter, a factor in `[1 − b, 1 + b]`"),
     key("augment.contrast", Number(SHARE), "the strength of contrast jitter"),
     key("augment.saturation", Number(SHARE), "the strength of saturation jitter"),
@@ -420,7 +421,7 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::config::{Arch, DecayMode, Dtype, Init, Padding, Stem, TargetInit};
+    use crate::config::{Arch, DecayMode, Dtype, Init, JitterForm, Padding, Stem, TargetInit};
 
     #[test]
     fn the_table_has_the_keys_of_the_types_in_their_order() {
@@ -438,6 +439,7 @@ mod tests {
             ("model.init", words::<Init>()),
             ("model.target_init", words::<TargetInit>()),
             ("model.dtype", words::<Dtype>()),
+            ("augment.jitter_form", words::<JitterForm>()),
             ("optimizer.kind", words::<OptimizerKind>()),
             ("schedule.decay_mode", words::<DecayMode>()),
         ] {

@@ -110,7 +110,7 @@ def main():
     parser.add_argument("drawn", type=Path, metavar="views.json", help="what `worker preview --json` printed")
     parser.add_argument("views", type=Path, metavar="views.safetensors", help="what `--views` wrote")
     parser.add_argument("--limit", type=float, default=2, help="of the mean difference of any way, in steps of 8 bits")
-    parser.add_argument("--float-limit", type=float, default=0.5, help="of that of float32")
+    parser.add_argument("--float-limit", type=float, default=1, help="of that of float32")
     args = parser.parse_args()
     settings = json.loads(args.drawn.read_text())
     found = differences(settings, args.data, load_file(args.views))

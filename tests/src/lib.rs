@@ -72,19 +72,36 @@ impl Scene {
 
     /// Starts the worker program in the test's folder.
     pub fn worker(&self, name: &str, arguments: &[&str]) -> Process {
-        self.start(name, "worker", arguments)
+        self.start(name, "worker", arguments, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn worker_with(
+        &self,
+        name: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Process {
+        self.start(name, "worker", arguments, variables)
     }
 
     /// Starts the coordinator program in the test's folder.
     pub fn coordinator(&self, name: &str, arguments: &[&str]) -> Process {
-        self.start(name, "coordinator", arguments)
+        self.start(name, "coordinator", arguments, &[])
     }
 
-    fn start(&self, name: &str, program: &str, arguments: &[&str]) -> Process {
+    fn start(
+        &self,
+        name: &str,
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Process {
         let log = self.path(&format!("{name}.log"));
         let out = File::create(&log).expect("a log file");
         let child = Command::new(program_path(program))
             .args(arguments)
+            .envs(variables.iter().copied())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle"))

@@ -9,6 +9,7 @@ use lockstep_service::telemetry::LogFormat;
 use lockstep_service::tls_args::ClientTlsArgs;
 
 use crate::commands;
+use crate::data_set::StoreArgs;
 
 /// Trains image encoders with BYOL as one rank of a distributed run, and does what belongs around it.
 #[derive(Debug, Parser)]
@@ -61,9 +62,14 @@ pub struct TrainArgs {
     #[command(flatten)]
     pub tls: ClientTlsArgs,
 
-    /// Packed training data: a folder with `manifest.json`, made by `worker pack`.
+    /// Packed training data: a folder with `manifest.json`, made by `worker pack`, or the URL of such a folder in an object
+    /// store.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
+
+    /// How it is read when it is a URL.
+    #[command(flatten)]
+    pub store: StoreArgs,
 
     /// Where checkpoints are kept and looked for; share it among the workers. Without it nothing is
     /// saved.

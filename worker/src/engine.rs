@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 
-use lockstep_data::{Dataset, EvalConfig, OrderConfig, ViewRecipe};
+use lockstep_data::{Dataset, EvalConfig, JitterForm, OrderConfig, ViewRecipe};
 use lockstep_nn::{Init, ModelSpec, Optimizer, Padding, ResNetSpec, Stem, TargetInit};
 use lockstep_proto::config::{self, Arch, Dtype, OptimizerKind, RunConfig};
 use tch::{Device, Kind};
@@ -102,6 +102,10 @@ pub fn view_recipe(config: &RunConfig) -> ViewRecipe {
         ratio: augment.crop_ratio,
         flip_p: augment.flip,
         jitter_p: augment.jitter,
+        jitter_form: match augment.jitter_form {
+            config::JitterForm::Torchvision => JitterForm::Torchvision,
+            config::JitterForm::Reference => JitterForm::Reference,
+        },
         brightness: augment.brightness,
         contrast: augment.contrast,
         saturation: augment.saturation,

@@ -10,7 +10,7 @@
 //! * `trainer.rs`: the one loop of this process; `world.rs`: forming a world;
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
 //!   `tensor_file.rs`: the format of both;
-//! * [`engine`]: from the run's configuration to model and pipeline;
+//! * [`engine`]: from the run's configuration to model and pipeline; `data_set.rs`: folders and URLs;
 //! * [`eval`], [`report`], [`commands`]: what one does before and after training;
 //!   `view_pair.rs`, `bitmap.rs`: images and their views for people.
 //!
@@ -28,6 +28,7 @@ mod archive;
 mod audit;
 mod bitmap;
 mod border;
+mod data_set;
 mod ending;
 mod meters;
 mod odd_samples;

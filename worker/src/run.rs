@@ -36,7 +36,7 @@ fn take_part(
     coordinator: Destination,
     meters: &Arc<Meters>,
 ) -> anyhow::Result<Exit> {
-    let dataset = Arc::new(Dataset::open(&args.data)?);
+    let dataset = Arc::new(args.store.open(&args.data)?);
     let device = choose_device(&args.device)?;
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;

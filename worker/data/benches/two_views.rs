@@ -123,7 +123,9 @@ fn stage(
     group.bench_function(name, |b| {
         b.iter(|| {
             for (image, params) in decoded {
-                params.iter().for_each(|params| work(&mut augmenter, image, params));
+                for params in params {
+                    work(&mut augmenter, image, params);
+                }
             }
         });
     });

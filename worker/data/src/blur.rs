@@ -48,8 +48,10 @@ impl Blur {
         self.set_weights(taps, sigma);
         let Self { weights, padded, rows } = self;
         let width = planes.width();
-        padded.iter_mut().for_each(|row| row.resize(width + 2 * (weights.len() - 1), 0.0));
-        rows.iter_mut().for_each(|row| row.resize(width, 0.0));
+        for (padded, row) in padded.iter_mut().zip(&mut *rows) {
+            padded.resize(width + 2 * (weights.len() - 1), 0.0);
+            row.resize(width, 0.0);
+        }
         let rows = &mut rows[..channels];
         Arch::new().dispatch(BlurRows { planes, weights, padded, rows, finish, out });
     }
@@ -73,7 +75,9 @@ impl Blur {
             self.weights.pop();
         }
         let factor = 1.0 / sum(&self.weights);
-        self.weights.iter_mut().for_each(|weight| *weight *= factor);
+        for weight in &mut self.weights {
+            *weight *= factor;
+        }
     }
 }
 
@@ -187,4 +191,49 @@ fn sum_vectors<'a, S: Simd, const N: usize>(
 #[inline(always)]
 fn vectors<S: Simd, const N: usize>(values: &[f32]) -> &[S::f32s; N] {
     S::as_simd_f32s(values).0.first_chunk().expect("rows are as long as `out`")
+}
+
+#[cfg(test)]
+mod tests {
+    use lockstep_jpeg::Colour;
+
+    use super::*;
+
+    #[test]
+    fn the_width_of_the_vectors_does_not_show() {
+        let mut planes = Planes::default();
+        planes.shape((77, 9), Colour::Rgb);
+        for (c, plane) in (0_u8..).zip(planes.channels_mut()) {
+            for (i, value) in (0..=u8::MAX).cycle().zip(plane) {
+                *value = f32::from(i.wrapping_mul(37 + 14 * c)) / 255.0;
+            }
+        }
+        let blurred = |arch: Arch| {
+            let mut padded = [(); 3].map(|()| vec![0.0; 77 + 4]);
+            let mut rows = vec![vec![0.0; 77]; 3];
+            let mut out = vec![[0.0; 3]; planes.pixels()];
+            arch.dispatch(BlurRows {
+                planes: &planes,
+                weights: &[0.4, 0.2, 0.1],
+                padded: &mut padded,
+                rows: &mut rows,
+                finish: Finish::new(true, [0.4; 3], [0.3; 3]),
+                out: &mut out,
+            });
+            out
+        };
+        assert_eq!(blurred(Arch::Scalar), blurred(Arch::new()));
+    }
+
+    #[test]
+    fn taps_that_weigh_nothing_are_left_out() {
+        let mut blur = Blur::default();
+        let taps = [0.1, 0.5, 1.0, 2.0].map(|sigma| {
+            blur.set_weights(23, sigma);
+            let sum = blur.weights[0] + 2.0 * blur.weights[1..].iter().sum::<f32>();
+            assert!((sum - 1.0).abs() < 1e-6, "{sum}");
+            blur.weights.len()
+        });
+        assert_eq!(taps, [1, 3, 6, 11]);
+    }
 }

@@ -27,7 +27,6 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::planes::{LANES, Lanes, Planes};
 use crate::view::{JitterForm, JitterStep, ViewParams};
-use crate::wide::wide;
 
 /// Weights of R, G, B in luma (ITU-R 601, rounded as torchvision rounds them).
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
@@ -92,10 +91,22 @@ pub(crate) fn convert(planes: &mut Planes) {
 
 /// Writes planes of RGB as interleaved pixels.
 pub(crate) fn finish(planes: &Planes, finish: Finish, out: &mut [[f32; 3]]) {
-    wide(
-        #[inline(always)]
-        || finish.write(planes.channels(), out),
-    );
+    Arch::new().dispatch(Write { planes, finish, out });
+}
+
+struct Write<'a> {
+    planes: &'a Planes,
+    finish: Finish,
+    out: &'a mut [[f32; 3]],
+}
+
+impl WithSimd for Write<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        self.finish.write(self.planes.channels(), self.out);
+    }
 }
 
 /// Writes planes of RGB as interleaved pixels of 8 bits, rounded.
@@ -360,4 +371,40 @@ fn wrap<S: Simd>(simd: S, sixths: S::f32s) -> S::f32s {
     let raised = simd.select_f32s(negative, simd.add_f32s(sixths, turn), sixths);
     let over = simd.greater_than_or_equal_f32s(raised, turn);
     simd.select_f32s(over, simd.sub_f32s(raised, turn), raised)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every step on some planes, by the vectors of `arch`.
+    fn coloured(arch: Arch, colour: Colour) -> (Vec<f32>, [f64; 3]) {
+        let mut planes = Planes::default();
+        planes.shape((37, 5), colour);
+        let pixels = planes.pixels();
+        for (c, plane) in (0_u8..).zip(planes.channels_mut()) {
+            for (i, value) in (0_u8..).zip(plane) {
+                *value = f32::from(i.wrapping_mul(37 + 14 * c)) / 230.0 - 0.05;
+            }
+        }
+        let tones = [
+            Some(Tone::Hue(-0.4)),
+            Some(Tone::Affine(1.2, [0.03, -0.2, 0.1])),
+            Some(Tone::Saturation(1.3)),
+            Some(Tone::FromLuma(0.7)),
+            Some(Tone::Hue(3.0)),
+        ];
+        let mut sums = Sums::default();
+        let planes = &mut planes;
+        arch.dispatch(Pass { colour, planes, tones: &tones, sums: Some(&mut sums) });
+        assert_eq!(planes.channels()[0].len(), pixels);
+        (planes.channels().concat(), sums.totals)
+    }
+
+    #[test]
+    fn the_width_of_the_vectors_does_not_show() {
+        for colour in [Colour::Gray, Colour::YCbCr, Colour::Rgb] {
+            assert_eq!(coloured(Arch::Scalar, colour), coloured(Arch::new(), colour));
+        }
+    }
 }

@@ -1,24 +1,27 @@
-//! A data set in a local folder: samples by number.
+//! A data set: samples by number, wherever its files lie.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lockstep_jpeg::PlanarImage;
 
 use crate::decode::Decoder;
 use crate::error::DataError;
+use crate::files::{DataFiles, Folder};
 use crate::manifest::Manifest;
 use crate::sample::{Label, SampleAddress, SampleId};
-use crate::shard::Shard;
+use crate::shard::{Member, Shard};
 
-/// An open data set. Shared by threads; reads are positional and keep no state.
+/// An open data set. Shared by threads; reads are positional.
 #[derive(Debug)]
 pub struct Dataset {
     manifest: Manifest,
+    files: Box<dyn DataFiles>,
     shards: Vec<Shard>,
 }
 
 impl Dataset {
-    /// Opens the data set in `dir` and indexes its shards.
+    /// Opens the data set in the folder `dir` and indexes its shards.
     ///
     /// Lengths, counts and labels are checked here; checksums take a whole read
     /// and are left to [`crate::verify_shards`].
@@ -27,14 +30,23 @@ impl Dataset {
     ///
     /// If the folder is no data set, or a shard is not what the manifest says.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
-        let manifest = Manifest::load(dir)?;
-        let classes = manifest.classes().len();
-        let shards = manifest
-            .shards()
-            .iter()
-            .map(|entry| Shard::open(dir, entry, classes))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { manifest, shards })
+        let dataset = Self::of(Box::new(Folder::new(dir)))?;
+        for number in 0..dataset.shards.len() {
+            dataset.members(number)?;
+        }
+        Ok(dataset)
+    }
+
+    /// Opens a data set by its manifest; a shard is indexed when its first sample is read.
+    ///
+    /// # Errors
+    ///
+    /// If there is no manifest, or it cannot be read.
+    pub fn of(files: Box<dyn DataFiles>) -> Result<Self, DataError> {
+        let manifest = Manifest::of(&*files)?;
+        let shards = manifest.shards().iter().map(|entry| Shard::open(&*files, entry));
+        let shards = shards.collect::<Result<_, _>>()?;
+        Ok(Self { manifest, files, shards })
     }
 
     /// What the data set holds.
@@ -46,10 +58,38 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// If there is no such sample, or the disk fails.
+    /// If there is no such sample, or reading fails.
     pub fn read(&self, id: SampleId, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
         let SampleAddress { shard, index } = self.address(id)?;
-        self.shards[shard].read(index, buffer)
+        self.shards[shard].read(self.member(shard, index)?, buffer)
+    }
+
+    /// Waits until reading a sample need not wait for its whole shard, but only so long; says whether that is so.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such sample, or its shard cannot be had.
+    pub fn wait(&self, id: SampleId, at_most: Duration) -> Result<bool, DataError> {
+        self.shards[self.address(id)?.shard].wait(at_most)
+    }
+
+    /// Says which shards will be read next, the most urgent first.
+    pub(crate) fn expect(&self, shards: impl IntoIterator<Item = usize>) {
+        let entries: Vec<_> =
+            shards.into_iter().map(|number| &self.manifest.shards()[number]).collect();
+        self.files.expect(&entries);
+    }
+
+    /// The same for samples in manifest order, from `first` on.
+    pub(crate) fn expect_from(&self, first: SampleId) {
+        if let Some(SampleAddress { shard, .. }) = self.manifest.locate(first) {
+            self.expect(shard..self.shards.len().min(shard + 1 + self.read_ahead()));
+        }
+    }
+
+    /// As [`DataFiles::read_ahead`].
+    pub(crate) fn read_ahead(&self) -> usize {
+        self.files.read_ahead()
     }
 
     /// Reads and decodes one sample.
@@ -72,6 +112,16 @@ impl Dataset {
             Ok(path) => DataError::BadSample { id: id.0, path: path.to_owned(), problem },
             Err(error) => error,
         }
+    }
+
+    fn member(&self, shard: usize, index: u64) -> Result<Member, DataError> {
+        let index = usize::try_from(index).expect("an index of members in memory");
+        Ok(self.members(shard)?[index])
+    }
+
+    fn members(&self, shard: usize) -> Result<&[Member], DataError> {
+        let entry = &self.manifest.shards()[shard];
+        self.shards[shard].members(&*self.files, entry, self.manifest.classes().len())
     }
 
     pub(crate) fn shard_path(&self, id: SampleId) -> Result<&Path, DataError> {

@@ -199,7 +199,7 @@ fn separate<const STRIDE: usize>(samples: &[u8], colour: Colour, image: &mut Pla
     }
 }
 
-fn damaged_png(error: png::DecodingError) -> String {
+fn damaged_png(error: impl std::fmt::Display) -> String {
     format!("is a damaged PNG: {error}")
 }
 

@@ -79,6 +79,24 @@ pub enum DataError {
         problem: String,
     },
 
+    /// A store of files does not answer, or not with what was asked for; another try later may.
+    #[error("{} {problem}", path.display())]
+    Unavailable {
+        /// The file.
+        path: PathBuf,
+        /// What was tried, and what to do, as the rest of a sentence.
+        problem: String,
+    },
+
+    /// A store of files refuses, and will again.
+    #[error("{} {problem}", path.display())]
+    Refused {
+        /// The file.
+        path: PathBuf,
+        /// Why, and what to do, as the rest of a sentence.
+        problem: String,
+    },
+
     /// One image cannot be used. Training replaces it, see [`Verdict::ReplaceSample`].
     #[error("sample {id} in shard {} {problem}; run `worker verify-shards`", path.display())]
     BadSample {
@@ -211,8 +229,7 @@ impl DataError {
         action: &'static str,
         path: impl AsRef<Path>,
     ) -> impl FnOnce(std::io::Error) -> Self {
-        let path = path.as_ref().to_owned();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, path: path.as_ref().to_owned(), source }
     }
 
     pub(crate) fn setting(name: &'static str, problem: impl Into<String>) -> Self {

@@ -132,6 +132,7 @@ impl EvalBatches<'_> {
         let samples = usize::try_from(range.end - range.start).expect("at most the batch");
         let mut labels = vec![Label(0); samples];
         let mut views = vec![0.0; samples * view_len];
+        self.dataset.expect_from(first);
         let slots = range.zip(&mut labels).zip(views.chunks_exact_mut(view_len));
         let (dataset, config) = (self.dataset, &self.config);
         parallel::for_each(&mut self.workers, slots, |worker, ((id, label), view)| {

@@ -1,4 +1,4 @@
-//! Indexing: a manifest for WebDataset tars that are there already. Nothing is copied or changed.
+//! Indexing: a manifest and offsets for WebDataset tars that are there already. Nothing is copied or changed.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ const MAX_CLASSES: usize = 1_000_000;
 /// What to index, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexConfig {
-    /// Folder of the tars; the manifest is written beside them.
+    /// Folder of the tars; manifest and offsets are written beside them.
     pub folder: PathBuf,
     /// A file with the name of each class, one per line in label order; labels name themselves if not given.
     pub classes: Option<PathBuf>,
@@ -31,9 +31,10 @@ pub struct IndexProgress {
     pub total: usize,
 }
 
-/// Writes the manifest of the tars in a folder, which are its shards in the order of their names.
+/// Writes the manifest of the tars in a folder, which are its shards in the order of their names, and where the
+/// samples of each lie.
 ///
-/// Each is read once, for its checksum; images are left to [`crate::verify_shards`]. `progress` is called
+/// Each is read once, for its checksums; images are left to [`crate::verify_shards`]. `progress` is called
 /// after every tar.
 ///
 /// # Errors

@@ -1,11 +1,12 @@
 //! Images on disk to two augmented views in memory, in an order that is a formula.
 //!
 //! ```text
-//!  sources, pack   folder, IDX, CIFAR, tar of tars ──▶ shard-*.tar + manifest.json
-//!  index           tars that are there already ──▶ manifest.json
+//!  sources, pack   folder, IDX, CIFAR, tar of tars ──▶ shard-*.tar + shard-*.offsets + manifest.json
+//!  index           tars that are there already ──▶ *.offsets + manifest.json
 //!  verify          the shards, byte for byte and image for image
 //!
 //!  order           (cursor, lane, slot) ──▶ sample id             pure
+//!  files           where shards lie: a folder here, object stores in lockstep-store
 //!  shard, dataset  sample id ──▶ stored bytes + label             positional reads
 //!  decode          bytes ──▶ 8-bit planes, at least where a view needs them
 //!  view            (sides, key) ──▶ parameters                    pure
@@ -25,10 +26,12 @@ mod decode;
 mod encode;
 mod error;
 mod eval;
+mod files;
 mod index;
 pub mod keyed;
 mod loader;
 mod manifest;
+mod offsets;
 mod order;
 mod pack;
 mod parallel;
@@ -43,13 +46,13 @@ mod tar_files;
 mod verify;
 mod view;
 mod weights;
-mod wide;
 
 pub use augment::Augmenter;
 pub use dataset::Dataset;
 pub use decode::{Decoder, OpenImage};
 pub use error::{DataError, Verdict};
 pub use eval::{EvalBatch, EvalBatches, EvalConfig, eval_batches, eval_view};
+pub use files::{ByteCheck, DataFiles, Folder, ShardBytes};
 pub use index::{IndexConfig, IndexProgress, index_shards};
 pub use loader::{LoadedBatch, Loader, LoaderConfig, Replacement, StageTimes};
 pub use lockstep_jpeg::{Colour, PlanarImage, Plane};

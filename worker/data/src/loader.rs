@@ -33,6 +33,8 @@ use crate::view::{View, ViewKey, ViewParams, ViewRecipe};
 
 /// Samples that are tried in place of a damaged one before the run stops.
 const MAX_REPLACEMENTS: u64 = 32;
+/// How often a thread that waits for a shard looks whether it is still wanted.
+const WAIT: Duration = Duration::from_millis(100);
 
 /// What a loader reads, and with how much of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -199,7 +201,12 @@ impl Maker {
         let mut batch = self.free.try_recv().unwrap_or_default();
         let view_len = self.recipe.view_len();
         batch.cursor = cursor;
-        batch.sample_ids = self.order.batch(cursor, self.config.lanes.clone());
+        let lanes = self.config.lanes.clone();
+        match self.dataset.read_ahead() {
+            0 => {}
+            ahead => self.dataset.expect(self.order.shards_ahead(cursor, lanes.clone(), ahead)),
+        }
+        batch.sample_ids = self.order.batch(cursor, lanes);
         let samples = batch.sample_ids.len();
         batch.labels.resize(samples, Label(0));
         batch.view_one.resize(samples * view_len, 0.0);
@@ -266,6 +273,11 @@ impl Worker {
     fn fill(&mut self, job: &Job<'_>, slot: Slot<'_>) -> Result<(), DataError> {
         if job.stop.load(Ordering::Relaxed) {
             return Err(DataError::LoaderStopped);
+        }
+        while !job.dataset.wait(slot.id, WAIT)? {
+            if job.stop.load(Ordering::Relaxed) {
+                return Err(DataError::LoaderStopped);
+            }
         }
         let keys = [View::One, View::Two]
             .map(|view| ViewKey::new(job.seed, job.data_epoch, slot.id, view));

@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
+use crate::files::{DataFiles, Folder};
 use crate::sample::{SampleAddress, SampleId};
 
 /// Name of the manifest in its folder.
@@ -29,6 +30,9 @@ pub struct ShardEntry {
     pub bytes: u64,
     /// BLAKE3 of the whole file, in lower-case hexadecimal digits.
     pub checksum: String,
+    /// BLAKE3 of the file beside it that says where its samples lie, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<String>,
 }
 
 /// Contents of a data set.
@@ -65,22 +69,23 @@ struct Version {
 }
 
 impl Manifest {
-    /// Reads the manifest of the data set in `dir`.
+    /// Reads the manifest of the data set in the folder `dir`.
     ///
     /// # Errors
     ///
-    /// If the folder or the manifest is missing, is of another version, or
-    /// contradicts itself.
+    /// As [`Manifest::of`].
     pub fn load(dir: &Path) -> Result<Self, DataError> {
-        if !dir.is_dir() {
-            return Err(DataError::MissingFolder { path: dir.to_owned() });
-        }
-        let path = dir.join(FILE_NAME);
-        if !path.exists() {
-            return Err(DataError::MissingManifest { path: dir.to_owned() });
-        }
-        let text = std::fs::read(&path).map_err(DataError::io("read", &path))?;
-        Self::parse(&text, &path)
+        Self::of(&Folder::new(dir))
+    }
+
+    /// Reads the manifest of a data set.
+    ///
+    /// # Errors
+    ///
+    /// If the data set or its manifest is missing, is of another version, or
+    /// contradicts itself.
+    pub fn of(files: &dyn DataFiles) -> Result<Self, DataError> {
+        Self::parse(&files.manifest()?, &files.place(FILE_NAME))
     }
 
     /// Samples in all shards.
@@ -239,7 +244,7 @@ impl Wire {
 
 impl ShardEntry {
     fn check(&self) -> Result<(), String> {
-        let Self { file, samples, bytes: _, checksum } = self;
+        let Self { file, samples, bytes: _, checksum, offsets } = self;
         let plain = !file.is_empty() && !file.starts_with('.') && !file.contains(['/', '\\', '\0']);
         if !plain {
             return Err(format!("names a shard {file:?}, which is not a plain file name"));
@@ -247,12 +252,15 @@ impl ShardEntry {
         if *samples == 0 {
             return Err(format!("lists {file} with 0 samples"));
         }
-        let digits = checksum.bytes().filter(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')).count();
-        if digits != 64 || checksum.len() != 64 {
+        if ![Some(checksum), offsets.as_ref()].into_iter().flatten().all(|text| is_blake3(text)) {
             return Err(format!("has no BLAKE3 checksum for {file}"));
         }
         Ok(())
     }
+}
+
+fn is_blake3(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -267,6 +275,7 @@ mod tests {
             samples: 10 + index,
             bytes: 10_240,
             checksum: "0123456789abcdef".repeat(4),
+            offsets: (index > 0).then(|| "fedcba9876543210".repeat(4)),
         };
         let moments = Some(([0.1, 0.2, 0.3], [0.4, 0.5, 0.6]));
         Manifest::new(vec!["cat".into(), "dog".into()], moments, (0..3).map(shard).collect())
@@ -324,6 +333,7 @@ mod tests {
             ("shard-000001.tar", "shard-000000.tar", "lists shard-000000.tar twice"),
             (r#""samples":11"#, r#""samples":0"#, "with 0 samples"),
             ("0123456789abcdef", "0123456789ABCDEF", "no BLAKE3 checksum"),
+            ("fedcba9876543210", "fedcba987654321", "no BLAKE3 checksum"),
             (r#""mean":[0.1,0.2,0.3],"#, "", "only one of `mean` and `std`"),
             ("blake3", "md5", "has md5 checksums"),
         ];

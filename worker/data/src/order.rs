@@ -16,6 +16,7 @@
 //! The line begins at a drawn place and wraps around, so that the dropped tail
 //! moves even when the data set is a single shard.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::error::DataError;
@@ -131,6 +132,29 @@ impl Order {
             .collect()
     }
 
+    /// The shards that `lanes` read from the global batch `cursor` on, the most urgent first: those of its
+    /// blocks, and `ahead` more of every lane, in the next data epoch where this one ends.
+    ///
+    /// # Panics
+    ///
+    /// If a lane is out of range.
+    pub fn shards_ahead(&self, cursor: u64, lanes: Range<u32>, ahead: usize) -> Vec<usize> {
+        let data_epoch = self.data_epoch(cursor);
+        let (now, next) = (self.epoch(data_epoch), self.epoch(data_epoch + 1));
+        let step = cursor % self.steps_per_epoch;
+        let mut ranked: Vec<(usize, usize)> = lanes
+            .flat_map(|lane| {
+                let of_batch = now.shards_of_step(step, lane);
+                let shards = now.shards_from(step, lane).map(|(_, shard)| shard);
+                let later = next.shards_from(0, lane).map(|(_, shard)| shard);
+                shards.chain(later).take(of_batch + ahead).enumerate()
+            })
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let mut seen = BTreeSet::new();
+        ranked.into_iter().map(|(_, shard)| shard).filter(|shard| seen.insert(*shard)).collect()
+    }
+
     fn samples(&self) -> u64 {
         self.starts.last().copied().unwrap_or_default()
     }
@@ -172,17 +196,47 @@ impl<'a> EpochOrder<'a> {
         assert!(step < self.order.steps_per_epoch, "step {step} is past the data epoch");
         assert!(lane < self.order.lanes(), "lane {lane} of {}", self.order.lanes());
         assert!(slot < slots, "slot {slot} of {slots}");
-        let lane_len = self.order.steps_per_epoch * u64::from(slots);
         let place = step * u64::from(slots) + u64::from(slot);
-        let place = self.shuffled(place, lane, lane_len);
-        self.at(u64::from(lane) * lane_len + place)
+        let place = self.shuffled(place, lane);
+        self.at(u64::from(lane) * self.lane_len() + place)
+    }
+
+    /// Places of a lane.
+    fn lane_len(&self) -> u64 {
+        self.order.steps_per_epoch * u64::from(self.order.slots())
+    }
+
+    /// The shards that a lane reads from the first block of `step` on, each with the place where it begins to.
+    fn shards_from(&self, step: u64, lane: u32) -> impl Iterator<Item = (u64, usize)> {
+        let first = step * u64::from(self.order.slots());
+        let mut next = first - first % self.order.config.shuffle_block;
+        std::iter::from_fn(move || {
+            let place = next;
+            if place >= self.lane_len() {
+                return None;
+            }
+            let on_line = u64::from(lane) * self.lane_len() + place + self.rotation;
+            let on_line = on_line % self.order.samples();
+            let after = self.line.partition_point(|(start, _)| *start <= on_line);
+            let end = self.line.get(after).map_or(self.order.samples(), |(start, _)| *start);
+            next += end - on_line;
+            Some((place, self.line[after - 1].1))
+        })
+    }
+
+    /// How many of them hold the blocks of this step.
+    fn shards_of_step(&self, step: u64, lane: u32) -> usize {
+        let last = (step + 1) * u64::from(self.order.slots()) - 1;
+        let block = self.order.config.shuffle_block;
+        let end = (last - last % block).saturating_add(block);
+        self.shards_from(step, lane).take_while(|(place, _)| *place < end).count()
     }
 
     /// Shuffles a place of a lane within its block.
-    fn shuffled(&self, place: u64, lane: u32, lane_len: u64) -> u64 {
+    fn shuffled(&self, place: u64, lane: u32) -> u64 {
         let block = place / self.order.config.shuffle_block;
         let start = block * self.order.config.shuffle_block;
-        let len = self.order.config.shuffle_block.min(lane_len - start);
+        let len = self.order.config.shuffle_block.min(self.lane_len() - start);
         let key = self.key.derive(Purpose::Lane, lane.into()).derive(Purpose::Block, block);
         start + Permutation::new(key, len).at(place - start)
     }
@@ -198,8 +252,6 @@ impl<'a> EpochOrder<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -289,6 +341,45 @@ mod tests {
             let mut dealt = order.batch(cursor, 0..cut);
             dealt.extend(order.batch(cursor, cut..config.lanes));
             prop_assert_eq!(dealt, order.batch(cursor, 0..config.lanes));
+        }
+
+        #[test]
+        fn shards_are_named_ahead_of_the_batches_that_read_them(
+            (sizes, config) in orders(),
+            cursor in 0_u64..1_000,
+            ahead in 0_usize..4,
+        ) {
+            let order = Order::new(&sizes, config).unwrap();
+            let shard_of = |id: SampleId| order.starts.partition_point(|start| *start <= id.0) - 1;
+            let (step, slots) = (cursor % order.steps_per_epoch(), u64::from(order.slots()));
+            let block = |slot: u64| (step * slots + slot) / config.shuffle_block;
+            let (first, end) = (block(0), block(slots - 1) + 1);
+            for lane in 0..config.lanes {
+                // The runs of neighbours on the line, one place after the other.
+                let (mut runs, mut of_batch) = (Vec::new(), 0);
+                for (nth, data_epoch) in (order.data_epoch(cursor)..).take(2).enumerate() {
+                    let epoch = order.epoch(data_epoch);
+                    let skipped = if nth == 0 { first * config.shuffle_block } else { 0 };
+                    let mut before = None;
+                    for place in skipped..epoch.lane_len() {
+                        let id = epoch.at(u64::from(lane) * epoch.lane_len() + place);
+                        if before.is_none_or(|b: SampleId| b.0 + 1 != id.0 || shard_of(b) != shard_of(id)) {
+                            runs.push(shard_of(id));
+                        }
+                        before = Some(id);
+                        if nth == 0 && place < end * config.shuffle_block {
+                            of_batch = runs.len();
+                        }
+                    }
+                }
+                runs.truncate(of_batch + ahead);
+                let named = order.shards_ahead(cursor, lane..lane + 1, ahead);
+                prop_assert_eq!(named.iter().collect::<BTreeSet<_>>(), runs.iter().collect());
+                let read = order.batch(cursor, lane..lane + 1);
+                prop_assert!(read.into_iter().all(|id| named.contains(&shard_of(id))));
+            }
+            let all = order.shards_ahead(cursor, 0..config.lanes, ahead);
+            prop_assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
         }
     }
 }

@@ -233,3 +233,56 @@ fn pass_across<S: Simd>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Samples in rows of 50, and weights that make 23 × 11 of 40 × 7 of them.
+    fn scene() -> (Plane, Columns, Weights) {
+        let samples = (0..=u8::MAX).cycle().step_by(7).take(450).collect();
+        let plane = Plane { samples, stride: 50, shrink: [1, 1] };
+        let (mut columns, mut rows) = (Columns::default(), Weights::default());
+        columns.weights.set(&Span::alone(9, 40), 23);
+        columns.arrange(Reading::Mirrored);
+        rows.set(&Span::alone(1, 7), 11);
+        (plane, columns, rows)
+    }
+
+    fn resized(arch: Arch) -> Vec<f32> {
+        let (plane, columns, rows) = scene();
+        let mut target = vec![0.0; 23 * 11];
+        arch.dispatch(ResizePlane {
+            plane: &plane,
+            columns: &columns,
+            rows: &rows,
+            width: 23,
+            strip: &mut Vec::new(),
+            band: &mut Vec::new(),
+            target: &mut target,
+        });
+        target
+    }
+
+    #[test]
+    fn the_width_of_the_vectors_does_not_show() {
+        assert_eq!(resized(Arch::Scalar), resized(Arch::new()));
+    }
+
+    #[test]
+    fn bands_and_blocks_add_up_to_the_weighted_sum_of_all_samples() {
+        let (plane, columns, rows) = scene();
+        for (index, found) in resized(Arch::new()).into_iter().enumerate() {
+            let (x, y) = (index % 23, index / 23);
+            let (left, across) = columns.weights.window(22 - x);
+            let (top, down) = rows.window(y);
+            let row = |row: usize| {
+                let samples = &plane.samples[row * plane.stride + left..];
+                samples.iter().zip(across).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+            };
+            let expected: f64 =
+                (top..).zip(down).map(|(at, weight)| f64::from(*weight) * row(at)).sum();
+            assert!((f64::from(found) - expected).abs() < 1e-3, "{x} {y}: {found} {expected}");
+        }
+    }
+}

@@ -81,7 +81,7 @@ fn upsample(plane: &Plane, y: usize, (width, height): (u32, u32), row: &mut Vec<
     let value = |x: usize| match (across, down) {
         (1, _) => (mixed(x) + 1 + u32::from(y % 2 == 1)) >> 2,
         (_, down) => {
-            let neighbour = if x % 2 == 0 { (x / 2).saturating_sub(1) } else { x / 2 + 1 };
+            let neighbour = if x.is_multiple_of(2) { (x / 2).saturating_sub(1) } else { x / 2 + 1 };
             let sum = 3 * mixed(x / 2) + mixed(neighbour.min(columns - 1));
             if down == 1 {
                 (sum + 1 + u32::from(x % 2 == 1)) >> 2

@@ -9,91 +9,184 @@ use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::error::DataError;
+use crate::files::{ByteCheck, DataFiles, ShardBytes};
 use crate::manifest::ShardEntry;
+use crate::offsets;
 use crate::sample::Label;
 use crate::tar_files;
 
 /// Longest text a `.cls` member may hold; a label has ten digits at most.
 const MAX_LABEL_BYTES: u64 = 16;
+/// Bytes that are read at once for a checksum.
+const CHUNK: u64 = 1 << 20;
 
-/// An open shard. Reads are positional, so threads share it.
+/// A shard. Reads are positional, so threads share it.
 #[derive(Debug)]
 pub(crate) struct Shard {
     path: PathBuf,
-    file: File,
-    members: Vec<Member>,
+    bytes: Box<dyn ShardBytes>,
+    members: OnceLock<Vec<Member>>,
 }
 
 /// Where one sample lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Member {
-    offset: u64,
-    bytes: usize,
-    label: Label,
+    pub(crate) offset: u64,
+    pub(crate) bytes: u32,
+    pub(crate) label: Label,
+    /// Known where it was computed when the shard was described.
+    pub(crate) check: Option<ByteCheck>,
 }
 
 impl Shard {
-    /// Opens a shard and indexes it; checks its length and count, not its checksum.
-    pub(crate) fn open(dir: &Path, entry: &ShardEntry, classes: usize) -> Result<Self, DataError> {
-        let path = dir.join(&entry.file);
-        let mut file = File::open(&path).map_err(DataError::io("open", &path))?;
-        let bytes = file.metadata().map_err(DataError::io("inspect", &path))?.len();
-        let bad = |problem| DataError::BadShard { path: path.clone(), problem };
-        if bytes != entry.bytes {
-            let expected = entry.bytes;
-            return Err(bad(format!("has {bytes} bytes, the manifest says {expected}")));
-        }
-        let members = index(&mut file, bytes, classes).map_err(bad)?;
-        if members.len() as u64 != entry.samples {
-            let (found, expected) = (members.len(), entry.samples);
-            return Err(bad(format!("holds {found} samples, the manifest says {expected}")));
-        }
-        Ok(Self { path, file, members })
+    /// A shard that is indexed when its first sample is read.
+    pub(crate) fn open(files: &dyn DataFiles, entry: &ShardEntry) -> Result<Self, DataError> {
+        let bytes = files.shard(entry)?;
+        Ok(Self { path: files.place(&entry.file), bytes, members: OnceLock::new() })
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// Where its samples lie: as its offsets say, or as found in the tar. The length of the list is the manifest's.
+    pub(crate) fn members(
+        &self,
+        files: &dyn DataFiles,
+        entry: &ShardEntry,
+        classes: usize,
+    ) -> Result<&[Member], DataError> {
+        if let Some(members) = self.members.get() {
+            return Ok(members);
+        }
+        let (path, members) = match &entry.offsets {
+            Some(checksum) => {
+                let name = offsets::name(&entry.file);
+                let text = files.read(&name, checksum)?;
+                (files.place(&name), offsets::parse(&text, entry, checksum, classes))
+            }
+            None => (self.path.clone(), self.walk(entry, classes)?),
+        };
+        let members = members.and_then(|members| match members.len() as u64 {
+            found if found == entry.samples => Ok(members),
+            found => Err(format!("holds {found} samples, the manifest says {}", entry.samples)),
+        });
+        let members = members.map_err(|problem| DataError::BadShard { path, problem })?;
+        // Threads that meet here have found the same.
+        Ok(self.members.get_or_init(|| members))
+    }
+
+    /// The samples as found in the tar itself; what is wrong with it, as the rest of a sentence.
+    pub(crate) fn walk(
+        &self,
+        entry: &ShardEntry,
+        classes: usize,
+    ) -> Result<Result<Vec<Member>, String>, DataError> {
+        let mut reader = Reader { bytes: &*self.bytes, at: 0, end: entry.bytes, failed: None };
+        let members = index(&mut reader, entry.bytes, classes);
+        reader.failed.map_or(Ok(members), Err)
+    }
+
     /// Replaces `buffer` with the stored bytes of a sample.
-    pub(crate) fn read(&self, index: u64, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
-        let index = usize::try_from(index).expect("an index of members in memory");
-        let Member { offset, bytes, label } = self.members[index];
-        buffer.resize(bytes, 0);
-        self.file.read_exact_at(buffer, offset).map_err(DataError::io("read", &self.path))?;
+    pub(crate) fn read(&self, member: Member, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
+        let Member { offset, bytes, label, check } = member;
+        buffer.resize(bytes as usize, 0);
+        self.bytes.read_exact_at(buffer, offset, check)?;
         Ok(label)
+    }
+
+    /// As [`ShardBytes::wait`].
+    pub(crate) fn wait(&self, at_most: Duration) -> Result<bool, DataError> {
+        self.bytes.wait(at_most)
+    }
+
+    /// BLAKE3 of the whole shard, as the manifest writes it.
+    pub(crate) fn checksum(&self, entry: &ShardEntry) -> Result<String, DataError> {
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = Vec::new();
+        for start in (0..entry.bytes).step_by(usize::try_from(CHUNK).expect("a MiB")) {
+            let bytes = CHUNK.min(entry.bytes - start);
+            buffer.resize(usize::try_from(bytes).expect("at most a MiB"), 0);
+            self.bytes.read_exact_at(&mut buffer, start, None)?;
+            hasher.update(&buffer);
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 }
 
-/// Describes a tar that is there, as a manifest lists it; also gives how many classes its labels need.
+/// A shard as a stream, for the walk through its headers.
+struct Reader<'a> {
+    bytes: &'a dyn ShardBytes,
+    at: u64,
+    end: u64,
+    /// Why reading failed: of more kinds than the walk's errors have.
+    failed: Option<DataError>,
+}
+
+impl Read for Reader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
+        let (buffer, _) = buffer.split_at_mut(left.min(buffer.len()));
+        self.bytes.read_exact_at(buffer, self.at, None).map_err(|error| {
+            let text = error.to_string();
+            self.failed = Some(error);
+            std::io::Error::other(text)
+        })?;
+        self.at += buffer.len() as u64;
+        Ok(buffer.len())
+    }
+}
+
+impl Seek for Reader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::End(by) => self.end.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = place.ok_or(std::io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// Describes a tar that is there, as a manifest lists it, and writes its offsets beside it; also gives how many
+/// classes its labels need.
 ///
 /// # Errors
 ///
 /// If it is not a shard of `classes` at most.
 pub(crate) fn describe(path: &Path, classes: usize) -> Result<(ShardEntry, u32), DataError> {
     let bad = |problem| DataError::BadSource { path: path.to_owned(), problem };
+    let read = || DataError::io("read", path);
     let mut file = File::open(path).map_err(DataError::io("open", path))?;
     let bytes = file.metadata().map_err(DataError::io("inspect", path))?.len();
-    let members = index(&mut file, bytes, classes).map_err(bad)?;
+    let mut members = index(&mut file, bytes, classes).map_err(bad)?;
     let Some(last) = members.iter().map(|member| member.label.0).max() else {
         return Err(bad("holds no samples, that is .jpg, .jpeg or .png with .cls".to_owned()));
     };
+    let mut image = Vec::new();
+    for member in &mut members {
+        image.resize(member.bytes as usize, 0);
+        file.read_exact_at(&mut image, member.offset).map_err(read())?;
+        member.check = Some(ByteCheck::of(&image));
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let offsets = offsets::store(folder.unwrap_or(Path::new(".")), &name, &members)?;
+    let mut hasher = blake3::Hasher::new();
+    file.rewind().and_then(|()| hasher.update_reader(&file).map(drop)).map_err(read())?;
     let entry = ShardEntry {
-        file: path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        file: name,
         samples: members.len() as u64,
         bytes,
-        checksum: checksum(path).map_err(DataError::io("read", path))?,
+        checksum: hasher.finalize().to_hex().to_string(),
+        offsets: Some(offsets),
     };
     Ok((entry, last + 1))
-}
-
-/// BLAKE3 of a whole file, as the manifest writes it.
-pub(crate) fn checksum(path: &Path) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 /// Finds the samples of a tar file of `total` bytes, in their order.
@@ -112,7 +205,7 @@ pub(crate) fn index<R: Read + Seek>(
         }
         match ending.to_ascii_lowercase().as_str() {
             "jpg" | "jpeg" | "png" => {
-                let bytes = usize::try_from(place.end - place.start)
+                let bytes = u32::try_from(place.end - place.start)
                     .map_err(|_| format!("is too large at {name}"))?;
                 open.image = Some((place.start, bytes));
             }
@@ -139,7 +232,7 @@ fn label<R: Read + Seek>(tar: &mut R, name: &str, place: Range<u64>) -> Result<u
 #[derive(Default)]
 struct Group {
     key: String,
-    image: Option<(u64, usize)>,
+    image: Option<(u64, u32)>,
     label: Option<u32>,
 }
 
@@ -154,7 +247,7 @@ impl Group {
                 Err(format!("gives {key} the label {label}, but there are {classes} classes"))
             }
             (Some((offset, bytes)), Some(label)) => {
-                Ok(Some(Member { offset, bytes, label: Label(label) }))
+                Ok(Some(Member { offset, bytes, label: Label(label), check: None }))
             }
         }
     }
@@ -196,7 +289,7 @@ mod tests {
             ("a/x.y/001.PNG", "second"),
         ]);
         let members = index_of(&tar).unwrap();
-        let read = |m: Member| &tar[usize::try_from(m.offset).unwrap()..][..m.bytes];
+        let read = |m: Member| &tar[usize::try_from(m.offset).unwrap()..][..m.bytes as usize];
         assert_eq!(members.iter().map(|m| m.label.0).collect::<Vec<_>>(), [3, 7]);
         assert_eq!(read(members[0]), b"first image");
         assert_eq!(read(members[1]), b"second");
@@ -244,7 +337,7 @@ mod tests {
             let at = at.index(tar.len() - damage.len());
             tar[at..at + damage.len()].copy_from_slice(&damage);
             for member in index_of(&tar).unwrap_or_default() {
-                prop_assert!(member.offset + member.bytes as u64 <= tar.len() as u64);
+                prop_assert!(member.offset + u64::from(member.bytes) <= tar.len() as u64);
             }
         }
     }

@@ -1,26 +1,25 @@
 //! Writing one shard: tar members in WebDataset naming, with the same bytes every time.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::manifest::ShardEntry;
 use crate::sample::{Label, SampleId};
+use crate::shard;
 
 /// A shard that is being written.
 pub(crate) struct ShardWriter {
     path: PathBuf,
-    tar: tar::Builder<Counted>,
+    tar: tar::Builder<BufWriter<File>>,
     samples: u64,
 }
 
 impl ShardWriter {
     pub(crate) fn create(path: PathBuf) -> Result<Self, DataError> {
         let file = File::create(&path).map_err(DataError::io("create", &path))?;
-        let output =
-            Counted { file: BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0 };
-        Ok(Self { path, tar: tar::Builder::new(output), samples: 0 })
+        Ok(Self { path, tar: tar::Builder::new(BufWriter::new(file)), samples: 0 })
     }
 
     pub(crate) fn samples(&self) -> u64 {
@@ -42,23 +41,16 @@ impl ShardWriter {
         Ok(())
     }
 
-    /// Ends the tar, brings it to the disk, moves it to its place and describes it.
+    /// Ends the tar, brings it to the disk, moves it to its place and describes it from there.
     pub(crate) fn finish(self, place: &Path) -> Result<ShardEntry, DataError> {
-        let Self { path, tar, samples } = self;
+        let Self { path, tar, samples: _ } = self;
         let end = || {
-            let Counted { file, hasher, bytes } = tar.into_inner()?;
-            let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
-            file.sync_all()?;
-            Ok((hasher, bytes))
+            let file = tar.into_inner()?.into_inner();
+            file.map_err(std::io::IntoInnerError::into_error)?.sync_all()
         };
-        let (hasher, bytes) = end().map_err(DataError::io("write", &path))?;
+        end().map_err(DataError::io("write", &path))?;
         std::fs::rename(&path, place).map_err(DataError::io("create", place))?;
-        Ok(ShardEntry {
-            file: file_name(place),
-            samples,
-            bytes,
-            checksum: hasher.finalize().to_hex().to_string(),
-        })
+        shard::describe(place, usize::MAX).map(|(entry, _)| entry)
     }
 
     fn append_member(&mut self, name: &str, content: &[u8]) -> Result<(), DataError> {
@@ -68,30 +60,6 @@ impl ShardWriter {
         header.set_mode(0o644);
         header.set_mtime(0);
         self.tar.append_data(&mut header, name, content).map_err(DataError::io("write", &self.path))
-    }
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// A file that hashes and counts what passes.
-struct Counted {
-    file: BufWriter<File>,
-    hasher: blake3::Hasher,
-    bytes: u64,
-}
-
-impl Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..written]);
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
     }
 }
 

@@ -1,13 +1,12 @@
 //! Verifying a data set: every byte by checksum, every image by decoding it.
 
-use std::path::Path;
-
 use lockstep_jpeg::PlanarImage;
 
 use crate::decode::Decoder;
 use crate::error::DataError;
+use crate::files::{ByteCheck, DataFiles};
 use crate::manifest::{Manifest, ShardEntry};
-use crate::shard::{Shard, checksum};
+use crate::shard::{Member, Shard};
 
 /// How far verification is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,58 +46,117 @@ impl VerifyReport {
     }
 }
 
-/// Verifies the data set in `dir`. `progress` is called after every shard.
+/// Verifies a data set. `progress` is called after every shard.
 ///
 /// # Errors
 ///
 /// If there is no manifest to verify against. Faults of shards are not errors
 /// but the content of the report: verification goes on after them.
 pub fn verify_shards(
-    dir: &Path,
+    files: &dyn DataFiles,
     progress: &mut dyn FnMut(VerifyProgress),
 ) -> Result<VerifyReport, DataError> {
-    let manifest = Manifest::load(dir)?;
-    let total = manifest.shards().len();
+    let manifest = Manifest::of(files)?;
+    let (entries, classes) = (manifest.shards(), manifest.classes().len());
     let mut faults = Vec::new();
     let mut first = 0;
-    for (index, entry) in manifest.shards().iter().enumerate() {
-        let problems = shard_problems(dir, entry, first, manifest.classes().len());
+    for (index, entry) in entries.iter().enumerate() {
+        let ahead = entries.len().min(index + 1 + files.read_ahead());
+        files.expect(&entries[index..ahead].iter().collect::<Vec<_>>());
+        let problems = shard_problems(files, entry, first, classes);
         first += entry.samples;
         if !problems.is_empty() {
             faults.push(ShardFault { file: entry.file.clone(), problems });
         }
-        progress(VerifyProgress { done: index + 1, total, faulty: faults.len() });
+        progress(VerifyProgress { done: index + 1, total: entries.len(), faulty: faults.len() });
     }
-    Ok(VerifyReport { shards: total, samples: manifest.samples(), faults })
+    Ok(VerifyReport { shards: entries.len(), samples: manifest.samples(), faults })
 }
 
-fn shard_problems(dir: &Path, entry: &ShardEntry, first: u64, classes: usize) -> Vec<String> {
+fn shard_problems(
+    files: &dyn DataFiles,
+    entry: &ShardEntry,
+    first: u64,
+    classes: usize,
+) -> Vec<String> {
     let mut problems = Vec::new();
-    match checksum(&dir.join(&entry.file)) {
-        Err(error) => return vec![format!("cannot be read: {error}")],
+    let shard = match Shard::open(files, entry) {
+        Err(error) => return vec![problem(error)],
+        Ok(shard) => shard,
+    };
+    match shard.checksum(entry) {
+        Err(error) => return vec![problem(error)],
         Ok(found) if found != entry.checksum => problems.push(format!(
             "checksum is {found}, the manifest says {}: bytes have changed",
             entry.checksum
         )),
         Ok(_) => {}
     }
-    match Shard::open(dir, entry, classes) {
-        Err(DataError::BadShard { problem, .. }) => problems.push(problem),
-        Err(error) => problems.push(error.to_string()),
-        Ok(shard) => problems.extend(sample_problems(&shard, entry, first)),
+    match walk(&shard, entry, classes) {
+        Err(error) => problems.push(problem(error)),
+        Ok(found) => {
+            // Offsets can be judged by bytes that have not changed only.
+            if entry.offsets.is_some() && problems.is_empty() {
+                problems.extend(offset_problem(&shard, &found, (files, entry, classes)));
+            }
+            problems.extend(sample_problems(&shard, &found, first));
+        }
     }
     problems
 }
 
-fn sample_problems(shard: &Shard, entry: &ShardEntry, first: u64) -> Vec<String> {
+/// What stands behind the name of the shard.
+fn problem(error: DataError) -> String {
+    if let DataError::BadShard { problem, .. } = error {
+        return problem;
+    }
+    if let DataError::Io { source, .. } = error {
+        return format!("cannot be read: {source}");
+    }
+    error.to_string()
+}
+
+/// The samples that the tar itself holds.
+fn walk(shard: &Shard, entry: &ShardEntry, classes: usize) -> Result<Vec<Member>, DataError> {
+    let bad = |problem| DataError::BadShard { path: shard.path().to_owned(), problem };
+    let found = shard.walk(entry, classes)?.map_err(bad)?;
+    if found.len() as u64 != entry.samples {
+        let expected = entry.samples;
+        return Err(bad(format!("holds {} samples, the manifest says {expected}", found.len())));
+    }
+    Ok(found)
+}
+
+fn sample_problems(shard: &Shard, members: &[Member], first: u64) -> Vec<String> {
     let (mut bytes, mut image) = (Vec::new(), PlanarImage::default());
     let mut decoder = Decoder::default();
-    let mut check = |index: u64| {
-        shard.read(index, &mut bytes).map_err(|error| error.to_string())?;
+    let mut check = |member: &Member| {
+        shard.read(*member, &mut bytes).map_err(|error| error.to_string())?;
         decoder.open(&bytes)?.decode_all(&mut image)
     };
-    (0..entry.samples)
-        .filter_map(|index| check(index).err().map(|problem| (first + index, problem)))
+    (first..)
+        .zip(members)
+        .filter_map(|(id, member)| check(member).err().map(|problem| (id, problem)))
         .map(|(id, problem)| format!("sample {id} {problem}"))
         .collect()
+}
+
+/// Whether the offsets say what the tar does.
+fn offset_problem(
+    shard: &Shard,
+    found: &[Member],
+    (files, entry, classes): (&dyn DataFiles, &ShardEntry, usize),
+) -> Option<String> {
+    let said = match shard.members(files, entry, classes) {
+        Err(error) => return Some(format!("has no offsets: {error}")),
+        Ok(said) => said,
+    };
+    let mut bytes = Vec::new();
+    let mut is_other = |(said, found): (&Member, &Member)| {
+        let place = Member { check: None, ..*said };
+        let read = shard.read(place, &mut bytes);
+        place != *found || read.is_err() || Some(ByteCheck::of(&bytes)) != said.check
+    };
+    let other = said.iter().zip(found).filter(|pair| is_other(*pair)).count();
+    (other > 0).then(|| format!("has offsets of another shard: {other} samples differ"))
 }

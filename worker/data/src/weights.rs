@@ -95,7 +95,7 @@ impl Weights {
             let mut last = first;
             for (pixel, weight) in (pixel..pixel + count).zip(weights) {
                 let near = pixel / 2;
-                let far = if pixel % 2 == 0 { near.saturating_sub(1) } else { near + 1 };
+                let far = if pixel.is_multiple_of(2) { near.saturating_sub(1) } else { near + 1 };
                 let far = if smooth { far.min(samples - 1) } else { near };
                 values[near - first] += 0.75 * weight;
                 values[far - first] += 0.25 * weight;
@@ -107,7 +107,9 @@ impl Weights {
 
     /// Multiplies every weight.
     pub(crate) fn scale(&mut self, factor: f32) {
-        self.values.iter_mut().for_each(|value| *value *= factor);
+        for value in &mut self.values {
+            *value *= factor;
+        }
     }
 
     /// Number of target pixels.
@@ -204,7 +206,9 @@ fn fill(values: &mut [f32], offset: f32, narrowing: f32) {
         *value = cubic((offset + k as f32) * narrowing);
     }
     let factor = 1.0 / values.iter().sum::<f32>();
-    values.iter_mut().for_each(|value| *value *= factor);
+    for value in values {
+        *value *= factor;
+    }
 }
 
 /// ```text

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use lockstep_data::{
-    Dataset, Loader, LoaderConfig, Order, OrderConfig, PackConfig, SampleId, ViewRecipe, pack,
-    verify_shards,
+    Dataset, Folder, Loader, LoaderConfig, Order, OrderConfig, PackConfig, SampleId, ViewRecipe,
+    pack, verify_shards,
 };
 
 const CLASSES: u32 = 1_000;
@@ -156,7 +156,7 @@ fn a_set_shaped_like_imagenet_survives_a_death_and_is_read_exactly_once() {
     assert_eq!((report.samples, report.classes), (images.into(), CLASSES as usize));
     let whole = pack(&config(folder.path(), "whole", images), &mut |_| {}).unwrap();
     assert_eq!(report, whole, "the fingerprint tells that all bytes are the same");
-    assert!(verify_shards(&killed.output, &mut |_| {}).unwrap().is_sound());
+    assert!(verify_shards(&Folder::new(&killed.output), &mut |_| {}).unwrap().is_sound());
 
     let dataset = Arc::new(Dataset::open(&killed.output).unwrap());
     let pictures = pictures();
@@ -174,4 +174,5 @@ fn a_set_shaped_like_imagenet_survives_a_death_and_is_read_exactly_once() {
         let all: Vec<_> = (0..images).map(|id| SampleId(id.into())).collect();
         assert_eq!(seen, all, "with {lanes_per_rank} lanes per rank");
     }
+    println!("peak memory {} after reading", peak_memory());
 }

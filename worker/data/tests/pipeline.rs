@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockstep_data::{
-    Colour, DataError, Dataset, EvalConfig, Label, LoadedBatch, Loader, LoaderConfig, Manifest,
-    OddFile, Order, OrderConfig, PackConfig, PackReport, RgbImage, SampleId, SourceOptions, Split,
-    ViewRecipe, eval_batches, pack, to_rgb, verify_shards,
+    Colour, DataError, Dataset, EvalConfig, Folder, Label, LoadedBatch, Loader, LoaderConfig,
+    Manifest, OddFile, Order, OrderConfig, PackConfig, PackReport, RgbImage, SampleId,
+    SourceOptions, Split, ViewRecipe, eval_batches, pack, to_rgb, verify_shards,
 };
 use tempfile::TempDir;
 
@@ -131,7 +131,7 @@ fn packed_images_are_the_originals_shuffled_with_their_labels() {
     found.sort();
     expected.sort();
     assert_eq!(found, expected);
-    assert!(verify_shards(&scene.output(), &mut |_| {}).unwrap().is_sound());
+    assert!(verify_shards(&Folder::new(&scene.output()), &mut |_| {}).unwrap().is_sound());
 }
 
 #[test]
@@ -142,7 +142,8 @@ fn the_same_input_gives_the_same_bytes() {
     assert_eq!(one.files(), two.files());
     let names: Vec<_> = one.files().into_iter().map(|(name, _)| name).collect();
     assert_eq!(names[..3], ["manifest.json", "odd-images.jsonl", "pack-report.json"]);
-    assert_eq!(names[3..], [0, 1, 2, 3].map(|n| format!("shard-{n:06}.tar")));
+    let shard = |n: u32| ["offsets", "tar"].map(|ending| format!("shard-{n:06}.{ending}"));
+    assert_eq!(names[3..], (0..4).flat_map(shard).collect::<Vec<_>>());
 }
 
 #[test]
@@ -213,7 +214,7 @@ fn an_existing_data_set_is_replaced_only_when_told() {
 
     let config = PackConfig { overwrite: true, shard_samples: 100, ..scene.config() };
     assert_eq!(pack(&config, &mut |_| {}).unwrap().shards, 1);
-    assert_eq!(scene.files().len(), 4, "old shards are gone");
+    assert_eq!(scene.files().len(), 5, "old shards are gone");
     assert_eq!(Dataset::open(&scene.output()).unwrap().manifest().samples(), 31);
 }
 
@@ -260,7 +261,7 @@ fn verification_names_the_shard_with_a_flipped_byte_and_the_damaged_sample() {
     let scene = Scene::new();
     scene.pack().unwrap();
     scene.damage(SampleId(12), b"broken");
-    let report = verify_shards(&scene.output(), &mut |_| {}).unwrap();
+    let report = verify_shards(&Folder::new(&scene.output()), &mut |_| {}).unwrap();
     assert_eq!(report.faults.len(), 1);
     let fault = &report.faults[0];
     assert_eq!(fault.file, "shard-000001.tar");
@@ -272,8 +273,33 @@ fn verification_names_the_shard_with_a_flipped_byte_and_the_damaged_sample() {
     let mut shard = fs::read(&path).unwrap();
     shard[3] ^= 1;
     fs::write(path, shard).unwrap();
-    let report = verify_shards(&scene.output(), &mut |_| {}).unwrap();
+    let report = verify_shards(&Folder::new(&scene.output()), &mut |_| {}).unwrap();
     assert_eq!(report.faults[1].file, "shard-000002.tar");
+}
+
+#[test]
+fn verification_compares_offsets_with_the_shard_beside_them() {
+    let scene = Scene::new();
+    scene.pack().unwrap();
+    let problems = || {
+        let mut report = verify_shards(&Folder::new(&scene.output()), &mut |_| {}).unwrap();
+        report.faults.remove(0).problems
+    };
+    // A shard that was replaced, with its checksum in the manifest.
+    let [shard, manifest, offsets] = ["shard-000001.tar", "manifest.json", "shard-000001.offsets"]
+        .map(|name| scene.output().join(name));
+    let mut bytes = fs::read(&shard).unwrap();
+    let before = blake3::hash(&bytes).to_hex().to_string();
+    bytes[530] ^= 1;
+    fs::write(&shard, &bytes).unwrap();
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace(&before, blake3::hash(&bytes).to_hex().as_str())).unwrap();
+    assert_eq!(problems()[0], "has offsets of another shard: 1 samples differ");
+    fs::write(&offsets, b"lockstep offsets").unwrap();
+    let damaged = "shard-000001.offsets has other bytes than the manifest says";
+    assert!(problems()[0].contains(damaged), "{:?}", problems());
+    let error = Dataset::open(&scene.output()).unwrap_err().to_string();
+    assert!(error.contains(damaged), "{error}");
 }
 
 #[test]

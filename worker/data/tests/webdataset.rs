@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use lockstep_data::{
-    Dataset, IndexConfig, Label, PackConfig, SampleId, index_shards, pack, verify_shards,
+    Dataset, Folder, IndexConfig, Label, PackConfig, SampleId, index_shards, pack, verify_shards,
 };
 
 /// The stored bytes and labels of a data set, in order.
@@ -57,7 +57,7 @@ fn the_webdataset_package_reads_our_shards_and_we_read_what_it_writes() {
         IndexConfig { folder: theirs.clone(), classes: None, threads: 1, overwrite: false };
     let manifest = index_shards(&config, &mut |_| {}).unwrap();
     assert_eq!((manifest.samples(), manifest.shards().len()), (60, 9));
-    assert!(verify_shards(&theirs, &mut |_| {}).unwrap().is_sound());
+    assert!(verify_shards(&Folder::new(&theirs), &mut |_| {}).unwrap().is_sound());
     let [ours, theirs] = [ours, theirs].map(|folder| stored(&Dataset::open(&folder).unwrap()));
     assert_eq!(ours, theirs);
 }

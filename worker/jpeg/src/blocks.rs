@@ -93,8 +93,10 @@ pub(crate) fn read_ac<'a>(
             put(second, entry.second_value());
             put(first, entry.value(bits.peek()));
             if second >= 63 {
-                // If the block ended with the first symbol, the second one belongs to the next block.
-                let (last, bits_used) = if first >= 63 && second > first {
+                // A first symbol at the last coefficient is all that this block takes. One that is an end
+                // of block has no second. (Which of two symbols ends a block is as good as random, so
+                // it is important that no branch depends on that.)
+                let (last, bits_used) = if (63..END_OF_BLOCK).contains(&first) {
                     (first, entry.bits_of_first())
                 } else {
                     (second, entry.bits())

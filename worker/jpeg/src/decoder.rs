@@ -44,15 +44,13 @@ impl Decoder {
         if 2 * self.frame.blocks() > self.scan.len_bits() {
             return Err("it has too few bytes for its pixels");
         }
-        let expected = match restart_interval {
-            0 => 1,
-            interval => (columns * rows).div_ceil(interval),
+        let found = self.scan.intervals();
+        let sound = match restart_interval {
+            0 => found == 1,
+            // Some encoders write a last marker that no interval follows.
+            interval => found >= (columns * rows).div_ceil(interval),
         };
-        if expected == self.scan.intervals() {
-            Ok(())
-        } else {
-            Err("it has too many or too few restart markers")
-        }
+        if sound { Ok(()) } else { Err("it has too many or too few restart markers") }
     }
 
     /// Gives `image` the planes of the opened file.
@@ -114,7 +112,7 @@ impl Opened<'_> {
     ///
     /// # Errors
     ///
-    /// If the pixels up to the last needed one are damaged.
+    /// If the pixels up to the last needed one are damaged; what the image then holds is undefined.
     pub fn decode(self, regions: &[Region], image: &mut PlanarImage) -> Result<(), JpegError> {
         let decoder = self.decoder;
         decoder.shape(image);

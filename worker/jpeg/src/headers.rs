@@ -356,3 +356,26 @@ fn colour(components: &[Component], marks: &Marks) -> Colour {
         _ => Colour::YCbCr,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_guessed_as_libjpeg_does() {
+        let guess = |ids: &[u8], jfif, adobe_transform| {
+            let components: Vec<_> = ids
+                .iter()
+                .map(|&id| Component { id, blocks: [1, 1], quant: 0, dc: 0, ac: 0 })
+                .collect();
+            colour(&components, &Marks { jfif, adobe_transform })
+        };
+        assert_eq!(guess(&[1], true, None), Colour::Gray);
+        assert_eq!(guess(&[1, 2, 3], false, None), Colour::YCbCr);
+        assert_eq!(guess(b"RGB", false, None), Colour::Rgb);
+        assert_eq!(guess(b"RGB", true, None), Colour::YCbCr);
+        assert_eq!(guess(b"RGB", false, Some(1)), Colour::YCbCr);
+        assert_eq!(guess(&[1, 2, 3], false, Some(0)), Colour::Rgb);
+        assert_eq!(guess(&[1, 2, 3], true, Some(0)), Colour::YCbCr);
+    }
+}

@@ -149,7 +149,8 @@ impl Table {
         let (mut code, mut first) = (0_usize, 0);
         for (length, &count) in (1..=16_usize).zip(counts) {
             let next = code + usize::from(count);
-            if next > 1 << length {
+            // No code consists of ones alone.
+            if next >= 1 << length {
                 return Err("a Huffman table has more codes than there are");
             }
             if let Some(spare) = (SIGHT as usize).checked_sub(length) {
@@ -216,5 +217,72 @@ impl Table {
         let length = (1..=16).find(|&length| code < self.limits[length])?;
         let index = self.offsets[length].wrapping_add((code >> (16 - length)) as usize);
         Some(self.single(length as u32, *self.symbols.get(index)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Codes 0, 10, 110, ... up to 16 bits, for symbols 1 to 16.
+    fn staircase(kind: Kind) -> Table {
+        let mut table = Table::new(kind);
+        let symbols: Vec<u8> =
+            (1..=16).map(|symbol| if symbol > 10 { 0 } else { symbol }).collect();
+        table.define(&[1; 16], &symbols).unwrap();
+        table
+    }
+
+    /// These bits from the top.
+    fn bits(text: &str) -> u64 {
+        let digits: String = text.split(' ').collect();
+        u64::from_str_radix(&digits, 2).unwrap() << (64 - digits.len())
+    }
+
+    #[test]
+    fn one_look_up_gives_two_symbols_where_both_are_in_sight() {
+        // Size 1 and value 1; then size 2 and 01, which stands for -2.
+        let bits = bits("0 1 10 01 0");
+        let entry = staircase(Kind::Ac).look_up(bits).unwrap();
+        assert_eq!((entry.run(), entry.value(bits)), (0, 1));
+        assert_eq!((entry.step(), entry.second_value()), (1, -2));
+        assert_eq!((entry.bits() & 63, entry.bits_of_first()), (6, 2));
+    }
+
+    #[test]
+    fn a_value_may_reach_beyond_the_sight_and_so_may_a_code() {
+        let table = staircase(Kind::Dc);
+        let (long_value, long_code) = (bits("1111111110 1000000001"), bits("1111111111111110"));
+        let entry = table.look_up(long_value).unwrap();
+        assert_eq!((entry.value(long_value), entry.bits() & 63), (513, 20));
+        let entry = table.look_up(long_code).unwrap();
+        assert_eq!((entry.value(long_code), entry.bits() & 63), (0, 16));
+        assert_eq!(table.look_up(u64::MAX), None);
+    }
+
+    #[test]
+    fn impossible_tables_are_refused() {
+        let refused = |kind, counts: [u8; 16], symbols: &[u8]| {
+            Table::new(kind).define(&counts, symbols).unwrap_err()
+        };
+        let mut counts = [0; 16];
+        counts[0] = 2;
+        assert!(refused(Kind::Ac, counts, &[1, 2]).contains("more codes than there are"));
+        counts[0] = 1;
+        assert!(refused(Kind::Dc, counts, &[16]).contains("larger than those of 8-bit samples"));
+        assert!(refused(Kind::Ac, counts, &[0x0D]).contains("larger than those of 8-bit samples"));
+    }
+
+    #[test]
+    fn the_same_definition_again_leaves_the_table_as_it_is() {
+        let mut table = staircase(Kind::Ac);
+        let entries = table.entries.clone();
+        let definition = table.definition.clone();
+        table.define(&[1; 16], &definition[16..]).unwrap();
+        assert_eq!(table.entries, entries);
+        let mut counts = [0; 16];
+        counts[1] = 1;
+        table.define(&counts, &[3]).unwrap();
+        assert_eq!(table.look_up(0xF << 60), None);
     }
 }

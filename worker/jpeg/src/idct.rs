@@ -140,20 +140,7 @@ fn descale<const SHIFT: i32>(value: i32) -> i16 {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    /// Mostly coefficients as they occur, some as large as can be.
-    fn coefficients() -> impl Strategy<Value = Coefficients> {
-        let one = prop_oneof![6 => Just(0_i16), 3 => -40..40_i16, 1 => any::<i16>()];
-        (prop::collection::vec(one, 64), 0..4).prop_map(|(values, rows)| {
-            let mut coefficients: Coefficients = values.try_into().unwrap();
-            // Sometimes one row, of which there is a short cut.
-            (8..64).filter(|_| rows == 0).for_each(|at| coefficients[place(at / 8, at % 8)] = 0);
-            coefficients
-        })
-    }
 
     #[test]
     fn every_coefficient_has_a_place_of_its_own() {
@@ -185,17 +172,6 @@ mod tests {
                 (f64::from(samples[usize::from(y)][usize::from(x)]) - exact).abs() < 0.51,
                 "{y} {x}: {exact}"
             );
-        }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(20_000))]
-
-        #[test]
-        fn vectors_give_the_same_samples(block in coefficients(), steps in coefficients()) {
-            let Some(simd) = pulp::x86::V3::try_new() else { return Ok(()) };
-            prop_assert_eq!(simd.samples(&block, &steps), Portable.samples(&block, &steps));
         }
     }
 }

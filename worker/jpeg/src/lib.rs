@@ -5,17 +5,17 @@
 //! resolution. It sees no other crate of the workspace.
 //!
 //! ```text
-//! file ─▶ headers.rs: frame, tables (huffman.rs), where the scan lies
+//! file ─▶ headers.rs: frame, quantization and Huffman tables (huffman.rs), where the scan lies
 //!           │
 //!           ▼
 //!         scan.rs: the scan without its stuffing, cut at restart markers
 //!           │ bits.rs
 //!           ▼
 //!         blocks.rs: 64 coefficients ─▶ idct.rs: 64 samples ─▶ planes.rs
-//!
-//! decoder.rs runs the loop over the MCUs (minimum coded units: the blocks of
-//! 8×8 samples that cover the same 8 to 16 pixels in each direction)
 //! ```
+//!
+//! `decoder.rs` is what callers see; `mcus.rs` runs the loop over the MCUs (minimum coded units:
+//! the blocks of 8×8 samples that cover the same 8 or 16 pixels in each direction).
 //!
 //! Names and section numbers are those of ITU-T T.81. Anything that this crate
 //! does not read is [`JpegError::Unsupported`] and belongs to a complete decoder.

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use lockstep_data::Dataset;
 use lockstep_proto::config::RunConfig;
 use serde::Serialize;
 
@@ -13,6 +12,7 @@ use crate::commands::features::{self, FeaturesArgs};
 use crate::commands::output::{Format, count, percent};
 use crate::commands::source::ConfigArgs;
 use crate::commands::{Misuse, source};
+use crate::data_set::StoreArgs;
 use crate::eval::knn;
 use crate::eval::{self, Features, Views};
 
@@ -41,12 +41,14 @@ struct KnnArgs {
     /// Evaluate the pixels themselves, without an encoder.
     #[arg(long, conflicts_with = "untrained")]
     raw_pixels: bool,
-    /// Data set whose labels are known: the training set.
+    /// Data set whose labels are known, a folder or a URL: the training set.
     #[arg(long, value_name = "DIR")]
     bank: PathBuf,
     /// Data set whose labels are guessed: the test set.
     #[arg(long, value_name = "DIR")]
     queries: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     #[command(flatten)]
     vote: VoteArgs,
     /// Print the result as JSON.
@@ -122,8 +124,8 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<ExitCode> {
 
 fn evaluate(args: &KnnArgs) -> anyhow::Result<Found> {
     let source = Source::find(&args.source)?;
-    let bank = Dataset::open(&args.bank).context("open the bank")?;
-    let queries = Dataset::open(&args.queries).context("open the queries")?;
+    let bank = args.store.open(&args.bank).context("open the bank")?;
+    let queries = args.store.open(&args.queries).context("open the queries")?;
     let subject = match (args.untrained, args.raw_pixels) {
         (true, _) => Subject::Untrained,
         (_, true) => Subject::RawPixels,

@@ -11,6 +11,7 @@ use tch::Tensor;
 
 use crate::commands::output::{Format, count};
 use crate::commands::source::CheckpointArgs;
+use crate::data_set::StoreArgs;
 use crate::engine::eval_config;
 use crate::eval;
 use crate::tensor_file::{self, Named, owned};
@@ -20,9 +21,11 @@ use crate::tensor_file::{self, Named, owned};
 pub(crate) struct FeaturesArgs {
     #[command(flatten)]
     checkpoint: CheckpointArgs,
-    /// Data set.
+    /// Data set: a folder, or a URL.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// The file to write.
     #[arg(long, value_name = "FILE.safetensors")]
     out: PathBuf,
@@ -37,7 +40,7 @@ pub(crate) struct FeaturesArgs {
 /// Encodes and writes.
 pub(crate) fn run(args: &FeaturesArgs) -> anyhow::Result<()> {
     let checkpoint = args.checkpoint.open()?;
-    let dataset = Dataset::open(&args.data)?;
+    let dataset = args.store.open(&args.data)?;
     let model = eval::trained(&checkpoint)?;
     let tensors = encode(&model, &dataset, &checkpoint.meta().config, args.inputs)?;
     tensor_file::write(&args.out, &tensors)

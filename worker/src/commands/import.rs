@@ -20,6 +20,7 @@ use crate::commands::Misuse;
 use crate::commands::export::torchvision_model;
 use crate::commands::output::Format;
 use crate::commands::source::ConfigArgs;
+use crate::data_set::StoreArgs;
 use crate::tensor_file;
 use crate::{engine, eval};
 
@@ -32,9 +33,11 @@ pub struct ImportArgs {
     /// State dict of a torchvision ResNet, saved by `safetensors.torch.save_file`; `fc` is left out.
     #[arg(long, value_name = "FILE.safetensors")]
     weights: PathBuf,
-    /// Packed training data of the run.
+    /// Packed training data of the run: a folder, or a URL.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Checkpoint folder of the run, without checkpoints so far.
     #[arg(long, value_name = "DIR")]
     checkpoints: PathBuf,
@@ -50,7 +53,7 @@ pub fn run(args: &ImportArgs) -> anyhow::Result<ExitCode> {
     let nothing = "which run? give `--preset NAME` or `--config FILE`, as to the coordinator";
     let config = args.config.resolve()?.ok_or_else(|| Misuse(nothing.to_owned()))?;
     torchvision_model(&config)?;
-    let dataset = Dataset::open(&args.data)?;
+    let dataset = args.store.open(&args.data)?;
     if Checkpoint::newest(&args.checkpoints).context("look for checkpoints")?.is_some() {
         let folder = args.checkpoints.display();
         let problem = format!("{folder} holds checkpoints; a run begins in a folder without any");

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::commands::output::{Format, count};
 use crate::commands::progress;
 
-/// Writes the manifest of WebDataset tars beside them; copies and changes nothing.
+/// Writes the manifest of WebDataset tars beside them, and where their samples lie; copies and changes nothing.
 ///
 /// A sample is an image (.jpg, .jpeg or .png) and a label (.cls) of one key; other members are left alone. Images are
 /// not decoded here: `worker verify-shards` does that.

@@ -42,7 +42,8 @@ pub fn failure(error: &anyhow::Error) -> ExitCode {
 
 /// Whether only other arguments or files can help: starting again would change nothing.
 pub(crate) fn is_fault_of_input(error: &anyhow::Error) -> bool {
-    let data = |cause: &DataError| !matches!(cause, DataError::Io { .. });
+    let data =
+        |cause: &DataError| !matches!(cause, DataError::Io { .. } | DataError::Unavailable { .. });
     let checkpoint = |cause: &CheckpointError| !matches!(cause, CheckpointError::Io { .. });
     error.chain().any(|cause| {
         cause.downcast_ref().is_some_and(data)

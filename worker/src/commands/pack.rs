@@ -8,9 +8,10 @@ use anyhow::Context;
 use lockstep_data::{
     OddAction, OddFile, PackConfig, PackReport, SourceKind, SourceOptions, Split, pack,
 };
+use lockstep_store::is_url;
 
 use crate::commands::output::{Format, count};
-use crate::commands::progress;
+use crate::commands::{Misuse, progress};
 
 /// Odd files that are named; all are in the report file.
 const NAMED: usize = 20;
@@ -120,6 +121,13 @@ impl PackArgs {
 
 /// Packs, and prints what was packed and what was odd.
 pub fn run(args: &PackArgs) -> anyhow::Result<ExitCode> {
+    if is_url(&args.output) {
+        let problem = format!(
+            "{} is a URL: pack into a folder, then copy it there as it is",
+            args.output.display()
+        );
+        return Err(Misuse(problem).into());
+    }
     let bar = progress::bar(0, "packing", "images");
     let packed = pack(&args.config(), &mut |progress| {
         bar.set_length(progress.total as u64);

@@ -13,6 +13,7 @@ use crate::commands::Misuse;
 use crate::commands::eval::VoteArgs;
 use crate::commands::output::{Format, percent};
 use crate::commands::source::newest;
+use crate::data_set::StoreArgs;
 use crate::eval::knn;
 use crate::eval::{self, Features, Views};
 use crate::report::{Accuracies, Report, StepLine, neighbours, pairs, read_steps};
@@ -23,12 +24,14 @@ pub struct ReportArgs {
     /// Steps, as the coordinator's `--reports` wrote them.
     #[arg(long, value_name = "FILE")]
     steps: PathBuf,
-    /// Data set that the run was trained on; the bank of neighbours.
+    /// Data set that the run was trained on, a folder or a URL; the bank of neighbours.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Data set of the queries.
     #[arg(long, value_name = "DIR")]
     queries: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Folder of the run's checkpoints; the newest sound one is taken.
     #[arg(long, value_name = "DIR")]
     checkpoints: PathBuf,
@@ -113,8 +116,8 @@ impl Subject {
             let source = std::error::Error::source(&error);
             Misuse(source.map_or_else(|| error.to_string(), |source| format!("{error}: {source}")))
         })?;
-        let bank = Dataset::open(&args.data).context("open the training data")?;
-        let queries = Dataset::open(&args.queries).context("open the queries")?;
+        let bank = args.store.open(&args.data).context("open the training data")?;
+        let queries = args.store.open(&args.queries).context("open the queries")?;
         let checkpoint = newest(&args.checkpoints)?;
         if bank.manifest().fingerprint() != checkpoint.meta().dataset {
             let problem = format!(

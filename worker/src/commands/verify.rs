@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::commands::output::{Format, count};
 use crate::commands::{FAULTS_FOUND, progress};
+use crate::data_set::StoreArgs;
 
 /// Faults of one shard that are named; `--json` names all.
 const NAMED: usize = 10;
@@ -18,9 +19,11 @@ const NAMED: usize = 10;
 /// Ends with 0 if all is as the manifest says, with 1 if something is not.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// Folder of the data set.
+    /// Folder of the data set, or its URL in an object store: then what workers would read there is verified.
     #[arg(value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    store: StoreArgs,
     /// Print what was found as JSON.
     #[arg(long)]
     json: bool,
@@ -28,8 +31,9 @@ pub struct VerifyArgs {
 
 /// Verifies, and prints what is wrong.
 pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
+    let files = args.store.files(&args.data).context("verify shards")?;
     let bar = progress::bar(0, "verifying", "shards");
-    let verified = verify_shards(&args.data, &mut |progress| {
+    let verified = verify_shards(&*files, &mut |progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
         if progress.faulty > 0 {
@@ -80,7 +84,7 @@ mod tests {
     use crate::testing;
 
     fn verify(data: PathBuf) -> anyhow::Result<ExitCode> {
-        run(&VerifyArgs { data, json: false })
+        run(&VerifyArgs { data, store: StoreArgs::default(), json: false })
     }
 
     #[test]
@@ -108,7 +112,10 @@ mod tests {
             problems: (0..12).map(|index| format!("sample {index} is cut short")).collect(),
         };
         let report = VerifyReport { shards: 4, samples: 400, faults: vec![fault] };
-        let text = summary(&report, &VerifyArgs { data: "set".into(), json: false });
+        let text = summary(
+            &report,
+            &VerifyArgs { data: "set".into(), store: StoreArgs::default(), json: false },
+        );
         assert!(text.starts_with("set/shard-000001.tar:\n  sample 0 is cut short\n"), "{text}");
         assert!(text.contains("and 2 more\n1 of 4 shards not as the manifest says"), "{text}");
     }

@@ -39,6 +39,7 @@ use self::prepare::{Prepared, Preparer};
 use crate::error::DataError;
 use crate::keyed::{self, Key, Purpose};
 use crate::manifest::{self, Manifest};
+use crate::offsets;
 use crate::parallel;
 use crate::sample::{Label, SampleId};
 use crate::shard_writer::ShardWriter;
@@ -284,8 +285,8 @@ fn publish(
         partial.store(output)?;
     }
     let staging = Partial::folder(output);
-    for shard in manifest.shards() {
-        let (from, to) = (staging.join(&shard.file), output.join(&shard.file));
+    for name in manifest.shards().iter().flat_map(|s| [s.file.clone(), offsets::name(&s.file)]) {
+        let (from, to) = (staging.join(&name), output.join(&name));
         if from.exists() {
             std::fs::rename(from, &to).map_err(DataError::io("create", to))?;
         }
@@ -310,8 +311,12 @@ fn occupant(output: &Path) -> Result<Option<String>, DataError> {
     for entry in std::fs::read_dir(output).map_err(DataError::io("list folder", output))? {
         let entry = entry.map_err(DataError::io("list folder", output))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let number = name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".tar"));
-        if number.is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_digit())) {
+        let number = name.strip_prefix("shard-").and_then(|rest| rest.split_once('.'));
+        let number = number.filter(|(_, ending)| ["tar", "offsets"].contains(ending));
+        if number
+            .map(|(digits, _)| digits)
+            .is_some_and(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))
+        {
             return Ok(Some(name));
         }
     }

@@ -1,7 +1,7 @@
 //! What is left of a packing that was ended from outside, and how it goes on.
 //!
 //! ```text
-//! OUTPUT/.packing/shard-000000.tar, …    whole shards only; the one being written has another name
+//! OUTPUT/.packing/shard-000000.tar, …    whole shards only, with their offsets; the one being written has another name
 //!                 partial.json           settings, and everything that later shards depend on
 //! ```
 //!
@@ -18,6 +18,7 @@ use super::{OddFile, PackConfig};
 use crate::encode;
 use crate::error::DataError;
 use crate::manifest::{ShardEntry, write_atomically};
+use crate::offsets;
 use crate::sources::Source;
 
 /// Shards lie here, inside the output, until all are complete.
@@ -131,9 +132,13 @@ impl Partial {
             return Err(refuse(partial.settings.differences(&settings)));
         }
         for shard in &partial.shards {
-            let mut places = [&folder, output].into_iter().map(|place| place.join(&shard.file));
-            let is_whole = |path: PathBuf| path.metadata().is_ok_and(|d| d.len() == shard.bytes);
-            if !places.any(is_whole) {
+            let is_whole = |place: &&Path| {
+                let file = place.join(&shard.file).metadata();
+                file.is_ok_and(|file| file.len() == shard.bytes)
+            };
+            let has_offsets = |place: &&Path| place.join(offsets::name(&shard.file)).is_file();
+            let places = [&*folder, output];
+            if !places.iter().any(is_whole) || !places.iter().any(has_offsets) {
                 return Err(refuse(format!("{} is gone or has changed", shard.file)));
             }
         }

@@ -146,3 +146,32 @@ fn add(simd: V3, a: __m256i, b: __m256i) -> __m256i {
 fn subtract(simd: V3, a: __m256i, b: __m256i) -> __m256i {
     simd.avx2._mm256_sub_epi32(a, b)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::idct::place;
+
+    /// Mostly coefficients as they occur, some as large as can be.
+    fn coefficients() -> impl Strategy<Value = Coefficients> {
+        let one = prop_oneof![6 => Just(0_i16), 3 => -40..40_i16, 1 => any::<i16>()];
+        (prop::collection::vec(one, 64), 0..4).prop_map(|(values, rows)| {
+            let mut coefficients: Coefficients = values.try_into().unwrap();
+            // Sometimes one row, of which there is a short cut.
+            (8..64).filter(|_| rows == 0).for_each(|at| coefficients[place(at / 8, at % 8)] = 0);
+            coefficients
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20_000))]
+
+        #[test]
+        fn vectors_give_the_same_samples(block in coefficients(), steps in coefficients()) {
+            let simd = V3::try_new().expect("this test needs AVX2");
+            prop_assert_eq!(simd.samples(&block, &steps), Portable.samples(&block, &steps));
+        }
+    }
+}
