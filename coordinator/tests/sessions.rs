@@ -4,7 +4,9 @@ mod support;
 
 use coordinator::server::Server;
 use lockstep_proto::ids::{Generation, Rank};
-use lockstep_proto::{CoordinatorMessage, Exit, Hello, SessionClient, Verdict, WorldEnd};
+use lockstep_proto::{
+    CoordinatorMessage, Destination, Exit, Hello, SessionClient, StatusClient, Verdict, WorldEnd,
+};
 use serde_json::Value;
 use support::*;
 
@@ -41,7 +43,8 @@ async fn two_workers_meet_train_and_are_dismissed() {
 async fn a_worker_of_another_run_is_refused_and_should_give_up() {
     let coordinator = Coordinator::start(options(1)).await;
     let stranger = Hello { run_id: Some("other".into()), ..hello("w0") };
-    let (_sender, mut messages) = SessionClient::connect(&coordinator.uri, stranger).await.unwrap();
+    let (_sender, mut messages) =
+        SessionClient::connect(&coordinator.destination, stranger).await.unwrap();
     let error = messages.next().await.unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -52,15 +55,22 @@ async fn a_worker_of_another_run_is_refused_and_should_give_up() {
 }
 
 #[tokio::test]
-async fn a_worker_too_many_waits_as_a_spare_and_takes_the_place_of_a_lost_one() {
-    let coordinator = Coordinator::start(options(1)).await;
-    let mut first = Worker::join(&coordinator, "w0").await;
-    first.enlist().await;
-    let generation = first.world().await.generation;
-    let mut spare = Worker::join(&coordinator, "w1").await;
+async fn a_worker_too_many_is_a_spare_that_takes_over_a_lost_place() {
+    let (coordinator, mut first, second, generation) = pair(options(2)).await;
+    let mut spare = Worker::join(&coordinator, "w2").await;
     spare.enlist().await;
-    drop(first);
-    assert_eq!(spare.world().await.generation, Generation(generation.0 + 1));
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
+    when(&mut client, |run| run.spare_workers == 1).await;
+    let text = ask(&["status", "--addr", &coordinator.uri]).await.unwrap();
+    assert!(text.contains("3 of 2, 1 of them spare"), "{text}");
+    first.report(generation, 0).await;
+    drop(second);
+    assert!(matches!(first.next().await, CoordinatorMessage::Abort(_)));
+    first.end(generation, WorldEnd::Failed).await;
+    first.say(enlist(generation)).await;
+    let next = Generation(generation.0 + 1);
+    assert_eq!(first.world().await.generation, next);
+    assert_eq!(spare.world().await.generation, next);
 }
 
 #[tokio::test]
@@ -69,10 +79,11 @@ async fn nobody_at_the_address_is_worth_another_try_and_nonsense_is_not() {
     let uri = coordinator.uri.clone();
     coordinator.stop.send(()).await.unwrap();
     assert_eq!(coordinator.ended().await, Exit::Done);
-    let error = SessionClient::connect(&uri, hello("w0")).await.unwrap_err();
+    let error = SessionClient::connect(&Destination::plain(&uri), hello("w0")).await.unwrap_err();
     assert_eq!(error.verdict(), Verdict::Retry);
     assert_eq!(error.to_string(), format!("cannot reach the coordinator at {uri}"));
-    let error = SessionClient::connect("not a uri", hello("w0")).await.unwrap_err();
+    let error =
+        SessionClient::connect(&Destination::plain("not a uri"), hello("w0")).await.unwrap_err();
     assert_eq!(error.verdict(), Verdict::GiveUp);
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lockstep_collective::AbortHandle;
 use lockstep_proto::ids::Generation;
 use lockstep_proto::{
-    CoordinatorMessage, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
+    CoordinatorMessage, Destination, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
     SessionMessages, SessionSender, Verdict, WorkerMessage,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,7 +27,7 @@ const PARTING: Duration = Duration::from_secs(5);
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    pub(crate) address: String,
+    pub(crate) coordinator: Destination,
     pub(crate) hello: Hello,
     /// Give up after this long without a coordinator.
     pub(crate) patience: Duration,
@@ -75,7 +75,7 @@ async fn connect(target: &Target) -> Result<(SessionSender, SessionMessages), Se
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
-        let error = match SessionClient::connect(&target.address, target.hello.clone()).await {
+        let error = match SessionClient::connect(&target.coordinator, target.hello.clone()).await {
             Ok(connected) => return Ok(connected),
             Err(error) => error,
         };
@@ -83,7 +83,7 @@ async fn connect(target: &Target) -> Result<(SessionSender, SessionMessages), Se
         match error.verdict() {
             Verdict::GiveUp => return Err(SessionFailure::Refused(error)),
             Verdict::Retry if waited + pause > target.patience => {
-                let address = target.address.clone();
+                let address = target.coordinator.uri().to_owned();
                 return Err(SessionFailure::Unreachable { address, waited, source: error });
             }
             Verdict::Retry => {
