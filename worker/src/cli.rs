@@ -95,6 +95,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
 
+    /// Append what every step consumes and which state it makes, as JSON lines, to prove that no sample is lost or used
+    /// twice. Costs two digests of the state per step.
+    #[arg(long, value_name = "FILE")]
+    pub applied_log: Option<PathBuf>,
+
     /// Give up when no coordinator answers for so many seconds.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub connect_timeout: u64,

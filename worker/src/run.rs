@@ -13,6 +13,7 @@ use lockstep_service::metrics_http;
 use tch::Device;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::applied_log::AppliedLog;
 use crate::border::border;
 use crate::cli::TrainArgs;
 use crate::commands::{Misuse, is_fault_of_input};
@@ -36,6 +37,8 @@ fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
     let target = target(args, &dataset, device);
+    let applied_log =
+        AppliedLog::open(args.applied_log.as_deref()).context("open --applied-log")?;
     let equipment = Equipment {
         dataset,
         checkpoints: args.checkpoints.clone(),
@@ -44,6 +47,7 @@ fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
         advertised: advertised(args, &listener),
         listener,
         meters: Arc::clone(meters),
+        applied_log,
     };
 
     let (session_end, trainer_end) = border();
