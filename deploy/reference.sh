@@ -27,7 +27,7 @@ main() {
         exec "$python" tests/reference/bench_step.py --worker "${CARGO_TARGET_DIR:-target}/release/worker" "${@:2}"
     fi
     echo "with PyTorch of $python"
-    cargo build --package coordinator --package worker --bins
+    cargo build --package coordinator --package worker --bins --features worker/failpoints
     LOCKSTEP_REFERENCE_PYTHON=$python cargo test --package lockstep-tests --test reference -- \
         --ignored --nocapture --test-threads=1
 }
