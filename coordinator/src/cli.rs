@@ -47,6 +47,12 @@ pub struct ServeArgs {
     /// Workers to wait for; short for --set run.world=N
     #[arg(long, value_name = "N")]
     pub world: Option<u32>,
+    /// Fewest workers that go on when the others stay away [default: all]; sets `run.min_world`
+    #[arg(long, value_name = "N")]
+    pub min_world: Option<u32>,
+    /// Most workers that train together, the rest being spares [default: --world]; sets `run.max_world`
+    #[arg(long, value_name = "N")]
+    pub max_world: Option<u32>,
     /// Configuration of the run
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,

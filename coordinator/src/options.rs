@@ -33,7 +33,12 @@ pub struct Options {
 pub fn resolve(args: ServeArgs) -> anyhow::Result<(Options, Resolved)> {
     let file = args.config.as_deref().map(read).transpose()?;
     let mut flags = args.set;
-    flags.extend(args.world.map(|world| ("run.world".to_owned(), world.to_string())));
+    let worlds = [
+        ("run.world", args.world),
+        ("run.min_world", args.min_world),
+        ("run.max_world", args.max_world),
+    ];
+    flags.extend(worlds.into_iter().filter_map(|(key, n)| Some((key.to_owned(), n?.to_string()))));
     if let Some(dir) = &args.audit_dir {
         let dir = std::path::absolute(dir).context("find the folder of --audit-dir")?;
         flags.push(("audit.steps".to_owned(), format!("{:?}", args.audit_step)));

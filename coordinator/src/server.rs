@@ -9,7 +9,6 @@ use anyhow::Context;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use lockstep_core::{Core, EventLog, Settings};
-use lockstep_proto::ids::Generation;
 use lockstep_proto::limits::SECRET_BYTES;
 use lockstep_proto::server::{SERVICE_NAMES, operator_server, session_server, status_server};
 use lockstep_proto::{Exit, FILE_DESCRIPTOR_SET, Secret};
@@ -48,7 +47,6 @@ pub struct Server {
     grpc: TcpListener,
     http: TcpListener,
     state_dir: Option<StateDir>,
-    last_generation: Generation,
     history: Option<History>,
     event_file: Option<EventFile>,
     events: EventLog,
@@ -60,8 +58,7 @@ impl Server {
     pub async fn bind(options: Options) -> anyhow::Result<Self> {
         let grpc = listen(options.listen, "--listen").await?;
         let http = listen(options.metrics_listen, "--metrics-listen").await?;
-        let (state_dir, last_generation) =
-            options.state_dir.as_deref().map(StateDir::open).transpose()?.unzip();
+        let state_dir = options.state_dir.as_deref().map(StateDir::open).transpose()?;
         let history = options.reports.as_deref().map(History::open).transpose()?;
         let token = options.operator_token_file.as_deref().map(read_token).transpose()?;
         let gate = Gate::new(token.as_deref(), options.listen);
@@ -72,7 +69,6 @@ impl Server {
             grpc,
             http,
             state_dir,
-            last_generation: last_generation.unwrap_or_default(),
             history,
             event_file,
             events: events.unwrap_or_default(),
@@ -101,7 +97,7 @@ impl Server {
             config: self.options.config,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             seed: random_secret()?,
-            last_generation: self.last_generation,
+            memory: self.state_dir.as_ref().map(StateDir::memory).unwrap_or_default(),
             started: unix_time(),
             next_event: self.events.next(),
             paused: self.events.paused(),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use futures_util::{Stream, StreamExt};
-use lockstep_core::{Core, Effect, Event, EventLog, SessionId};
+use lockstep_core::{Core, Effect, Event, EventLog, Record, SessionId};
 use lockstep_proto::ids::Generation;
 use lockstep_proto::server::{Refusal, WorkerMessages};
 use lockstep_proto::{CoordinatorMessage, Exit, OperatorCommand, Phase, RunStatus};
@@ -177,7 +177,7 @@ impl Shell {
 
     async fn carry_out(&mut self, effect: Effect) -> anyhow::Result<Option<Event>> {
         match effect {
-            Effect::Journal(generation) => self.journal(generation).await?,
+            Effect::Journal(record) => self.journal(record).await?,
             Effect::Send { session, message } => return Ok(self.send(session, message)),
             Effect::Close { session, refusal } => {
                 let Some(queue) = self.sessions.remove(&session) else { return Ok(None) };
@@ -203,11 +203,12 @@ impl Shell {
         Ok(None)
     }
 
-    async fn journal(&self, generation: Generation) -> anyhow::Result<()> {
-        let Some(state_dir) = self.outlets.state_dir.clone() else { return Ok(()) };
-        tokio::task::spawn_blocking(move || state_dir.journal(generation))
-            .await
-            .context("store the generation")?
+    async fn journal(&mut self, record: Record) -> anyhow::Result<()> {
+        let Some(mut state_dir) = self.outlets.state_dir.take() else { return Ok(()) };
+        let write = move || state_dir.journal(record).map(|()| state_dir);
+        let written = tokio::task::spawn_blocking(write).await.context("write the journal")?;
+        self.outlets.state_dir = Some(written?);
+        Ok(())
     }
 
     /// Queues a message. A worker that does not read its messages counts as lost.
@@ -248,7 +249,11 @@ async fn read(session: SessionId, mut incoming: WorkerMessages, events: mpsc::Se
     let why = loop {
         match incoming.next().await {
             Some(Ok(message)) => {
-                if events.send(Event::Message { session, message }).await.is_err() {
+                if events
+                    .send(Event::Message { session, message: Box::new(message) })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

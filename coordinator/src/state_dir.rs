@@ -1,56 +1,54 @@
-//! What must survive a restart of the coordinator: the number of the newest generation.
+//! What must survive a restart of the coordinator: what its journal amounts to.
 //!
-//! The seam for a journal: [`StateDir::journal`] returns once the generation is safe on disk, and
-//! the shell announces no world before that.
+//! [`StateDir::journal`] returns once a record is safe on disk, and the shell announces nothing before that.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use lockstep_proto::ids::Generation;
+use anyhow::Context;
+use lockstep_core::{Memory, Record};
 
 /// A folder that belongs to one run.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir {
     dir: PathBuf,
+    memory: Memory,
 }
 
 impl StateDir {
-    /// Makes the folder if needed; the newest generation in it, 0 if there is none.
-    pub(crate) fn open(dir: &Path) -> anyhow::Result<(Self, Generation)> {
+    /// Makes the folder if needed; with what is in it.
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("make the folder {}", dir.display()))?;
-        let state = Self { dir: dir.to_owned() };
-        let path = state.generation_file();
-        let generation = match fs::read_to_string(&path) {
-            Ok(text) => parse(&text).with_context(|| format!("read {}", path.display()))?,
-            Err(error) if error.kind() == ErrorKind::NotFound => Generation(0),
-            Err(error) => {
-                return Err(error).with_context(|| format!("read {}", path.display()));
+        let mut state = Self { dir: dir.to_owned(), memory: Memory::default() };
+        let path = state.journal_file();
+        match fs::read(&path) {
+            Ok(text) => {
+                state.memory = serde_json::from_slice(&text).with_context(|| {
+                    format!("read the journal {}; or choose another --state-dir", path.display())
+                })?;
             }
-        };
-        Ok((state, generation))
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        }
+        Ok(state)
     }
 
-    /// Stores a generation; it is on disk when this returns.
-    pub(crate) fn journal(&self, generation: Generation) -> anyhow::Result<()> {
-        let path = self.generation_file();
-        write_atomically(&path, &format!("{}\n", generation.0))
-            .with_context(|| format!("store generation {} in {}", generation.0, path.display()))
+    /// What was journaled up to now.
+    pub(crate) fn memory(&self) -> Memory {
+        self.memory.clone()
     }
 
-    fn generation_file(&self) -> PathBuf {
-        self.dir.join("generation")
+    /// Adds a record; it is on disk when this returns.
+    pub(crate) fn journal(&mut self, record: Record) -> anyhow::Result<()> {
+        self.memory.apply(record);
+        let path = self.journal_file();
+        let text = serde_json::to_string(&self.memory).context("write the journal as JSON")?;
+        write_atomically(&path, &text).with_context(|| format!("write {}", path.display()))
     }
-}
 
-fn parse(text: &str) -> anyhow::Result<Generation> {
-    match text.trim().parse() {
-        Ok(generation) => Ok(Generation(generation)),
-        Err(_) => bail!(
-            "it holds no generation number; put one there that is larger than any in the \
-             workers' logs, or choose another --state-dir"
-        ),
+    fn journal_file(&self) -> PathBuf {
+        self.dir.join("journal.json")
     }
 }
 
@@ -69,25 +67,28 @@ pub(crate) fn write_atomically(path: &Path, text: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use lockstep_proto::ids::Step;
+
     use super::*;
 
     #[test]
-    fn a_generation_is_found_again_after_a_restart() {
+    fn a_journal_is_found_again_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("run");
-        let (state, generation) = StateDir::open(&dir).unwrap();
-        assert_eq!(generation, Generation(0));
-        state.journal(Generation(41)).unwrap();
-        state.journal(Generation(42)).unwrap();
-        assert_eq!(StateDir::open(&dir).unwrap().1, Generation(42));
+        let mut state = StateDir::open(&dir).unwrap();
+        assert_eq!(state.memory(), Memory::default());
+        state.journal(Record::Checkpoint(Step(41))).unwrap();
+        state.journal(Record::Checkpoint(Step(42))).unwrap();
+        let expected = [Record::Checkpoint(Step(42))].into_iter().collect();
+        assert_eq!(StateDir::open(&dir).unwrap().memory(), expected);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "no temporary file is left");
     }
 
     #[test]
-    fn a_damaged_generation_is_an_error_and_not_a_restart_from_zero() {
+    fn a_damaged_journal_is_an_error_and_not_a_new_run() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("generation"), "").unwrap();
+        fs::write(folder.path().join("journal.json"), "").unwrap();
         let error = format!("{:#}", StateDir::open(folder.path()).unwrap_err());
-        assert!(error.contains("it holds no generation number"), "{error}");
+        assert!(error.contains("choose another --state-dir"), "{error}");
     }
 }

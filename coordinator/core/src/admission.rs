@@ -1,5 +1,6 @@
 //! Coming and going: the checks of a hello, and what a lost session means.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use lockstep_proto::ids::{Rank, Slot};
@@ -8,33 +9,35 @@ use lockstep_proto::{
     CoordinatorMessage, DataSet, Dismiss, Hello, Occurrence, PROTOCOL_VERSION, Welcome,
 };
 
-use crate::core::{Core, State};
+use crate::core::{Banned, Core, State};
 use crate::event::SessionId;
 use crate::plan::RunPlan;
-use crate::roster::{Roster, Session};
+use crate::roster::{MAX_SLOTS, Roster, Session};
 
 impl Core {
-    pub(crate) fn connected(&mut self, now: Duration, id: SessionId, hello: Hello) {
+    pub(crate) fn connected(&mut self, id: SessionId, hello: Hello) {
         match self.admit(&hello) {
-            Ok(slot) => self.welcome(now, id, hello, slot),
+            Ok(slot) => self.welcome(id, hello, slot),
             Err(refusal) => self.close(id, Some(refusal)),
         }
     }
 
     fn admit(&mut self, hello: &Hello) -> Result<Slot, Refusal> {
-        if self.drained.contains(&hello.worker) {
-            return Err(Refusal::Mismatch(format!(
-                "the operator has drained worker {}; start another process in its place",
-                hello.worker.0
-            )));
+        let uid = &hello.worker.0;
+        if let Some(banned) = self.banned.get(&hello.worker) {
+            let what = match banned {
+                Banned::Drained => format!("the operator has drained worker {uid}"),
+                Banned::Odd => format!("worker {uid} held another state than the other ranks"),
+            };
+            return Err(Refusal::Mismatch(format!("{what}; start another process in its place")));
         }
         let run = &self.settings.config.run;
         let admission = Admission {
             run_id: &run.id,
             version: &self.settings.version,
-            world: run.world,
             data: self.plan.as_ref().map(|plan| &plan.data),
             roster: &self.roster,
+            reserved: self.reserved(),
         };
         let slot = admission.check(hello)?;
         if self.plan.is_none() {
@@ -45,26 +48,51 @@ impl Core {
         Ok(slot)
     }
 
-    fn welcome(&mut self, now: Duration, id: SessionId, hello: Hello, slot: Slot) {
-        if let Some(holder) = self.roster.holder(slot) {
-            let text = format!("worker {} has taken over slot {}", hello.worker.0, slot.0);
-            self.close(holder, Some(Refusal::Mismatch(text.clone())));
-            self.lost(holder, &text);
-        }
+    fn welcome(&mut self, id: SessionId, hello: Hello, slot: Slot) {
+        let member = hello.member.filter(|_| self.returning(&hello, slot).is_some());
+        self.make_room(&hello, slot, member.is_some());
         self.note(Occurrence::WorkerJoined {
             worker: hello.worker.clone(),
             slot,
             host: hello.host.clone(),
         });
-        self.roster.insert(id, Session::new(hello, slot, now));
+        self.roster.insert(id, Session::new(hello, slot, self.now));
         let config = self.settings.config.clone();
-        let heartbeat = Duration::from_millis(config.control.heartbeat_ms.into());
-        let welcome =
-            Welcome { run_id: config.run.id.clone(), slot, config, heartbeat, member_of: None };
-        self.send(id, CoordinatorMessage::Welcome(Box::new(welcome)));
+        self.send(
+            id,
+            CoordinatorMessage::Welcome(Box::new(Welcome {
+                run_id: config.run.id.clone(),
+                slot,
+                heartbeat: Duration::from_millis(config.control.heartbeat_ms.into()),
+                config,
+                member_of: member.map(|member| member.generation),
+            })),
+        );
+        if let Some(member) = member {
+            self.take_back(id, member);
+        }
         if let State::Over(verdict) = &self.state {
             let dismiss = Dismiss { exit: verdict.exit, reason: verdict.reason.clone() };
             self.send(id, CoordinatorMessage::Dismiss(dismiss));
+        }
+    }
+
+    /// Ends what stands in the way of a worker that gets this slot.
+    fn make_room(&mut self, hello: &Hello, slot: Slot, returns: bool) {
+        let Some(holder) = self.roster.holder(slot) else {
+            if !returns {
+                self.count_out(hello, slot);
+            }
+            return;
+        };
+        if returns {
+            // The same process on a new stream: it is not gone.
+            self.close(holder, None);
+            self.roster.remove(holder);
+        } else {
+            let text = format!("worker {} has taken over slot {}", hello.worker.0, slot.0);
+            self.close(holder, Some(Refusal::Mismatch(text.clone())));
+            self.lost(holder, &text);
         }
     }
 
@@ -76,22 +104,15 @@ impl Core {
             reason: why.to_owned(),
         });
         if let Some(rank) = session.rank() {
+            self.cooldowns.note(session.place(), self.now);
             let reason = format!("{} is gone: {why}", name(rank, &session));
             self.fail_world(vec![rank], &reason);
         }
         // A data set that nobody has trained on binds nobody.
-        if self.roster.len() == 0 && self.generation == self.settings.last_generation {
+        if self.roster.len() == 0 && !self.bound {
             self.plan = None;
         }
-    }
-
-    pub(crate) fn end_silent_sessions(&mut self, now: Duration) {
-        let lease = Duration::from_millis(self.settings.config.control.lease_ms.into());
-        for id in self.roster.silent(now, lease) {
-            let why = format!("no message for {lease:?}");
-            self.close(id, Some(Refusal::Unavailable(why.clone())));
-            self.lost(id, &why);
-        }
+        self.form_if_ready();
     }
 }
 
@@ -105,10 +126,11 @@ pub(crate) fn name(rank: Rank, session: &Session) -> String {
 struct Admission<'a> {
     run_id: &'a str,
     version: &'a str,
-    world: u32,
     /// The run's data set, once a worker has brought it.
     data: Option<&'a DataSet>,
     roster: &'a Roster,
+    /// Slots of members that may come back.
+    reserved: BTreeSet<Slot>,
 }
 
 impl Admission<'_> {
@@ -160,27 +182,21 @@ impl Admission<'_> {
 
     fn slot(&self, hello: &Hello) -> Result<Slot, Refusal> {
         if let Some(slot) = hello.slot {
-            if slot.0 < self.world {
+            if slot.0 < MAX_SLOTS {
                 return Ok(slot);
             }
             return Err(Refusal::Mismatch(format!(
-                "slot {} is outside of this run of {world} workers: slots are 0 to {}; \
-                 start fewer workers or a coordinator with a larger --world",
+                "slot {} is too high: slots are 0 to {}",
                 slot.0,
-                self.world - 1,
-                world = self.world
+                MAX_SLOTS - 1
             )));
         }
         // A worker whose stream broke comes back to its own place.
         if let Some((_, slot)) = self.roster.find(&hello.worker) {
             return Ok(slot);
         }
-        self.roster.free_slot(self.world).ok_or_else(|| {
-            Refusal::Full(format!(
-                "the run has all of its {} workers; start fewer workers or a coordinator \
-                 with a larger --world",
-                self.world
-            ))
+        self.roster.free_slot(&self.reserved).ok_or_else(|| {
+            Refusal::Full(format!("the run has {MAX_SLOTS} workers, the most it can take"))
         })
     }
 }

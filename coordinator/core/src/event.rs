@@ -5,6 +5,8 @@ use lockstep_proto::server::Refusal;
 use lockstep_proto::{CoordinatorMessage, Exit, Hello, RunEvent, WorkerMessage};
 use serde::Serialize;
 
+use crate::journal::Record;
+
 /// One stream of one worker. The shell numbers them; a number is never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
@@ -26,7 +28,7 @@ pub enum Event {
         /// On which stream.
         session: SessionId,
         /// What.
-        message: WorkerMessage,
+        message: Box<WorkerMessage>,
     },
     /// A stream broke.
     Lost {
@@ -44,8 +46,8 @@ pub enum Event {
 /// What the shell must do, in this order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Store the generation durably before carrying out what follows.
-    Journal(Generation),
+    /// Store a record durably before carrying out what follows.
+    Journal(Record),
     /// Send a message to a worker.
     Send {
         /// On which stream.

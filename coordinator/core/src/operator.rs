@@ -10,7 +10,7 @@ use lockstep_proto::ids::{Rank, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{CoordinatorMessage, Dismiss, Exit, Occurrence, OperatorCommand, Stop};
 
-use crate::core::{Core, State};
+use crate::core::{Banned, Core, State};
 use crate::event::{Effect, SessionId};
 use crate::roster::Standing;
 use crate::world::{Stopping, Then};
@@ -50,7 +50,7 @@ impl Core {
                 self.note_asked(&OperatorCommand::Stop);
                 self.stop_world(why, Then::End);
             }
-            State::Forming { .. } => {
+            State::Forming(_) => {
                 self.note_asked(&OperatorCommand::Stop);
                 self.stopped(why);
             }
@@ -62,6 +62,7 @@ impl Core {
     fn pause(&mut self) -> String {
         if !self.paused {
             self.paused = true;
+            self.since = self.now;
             self.note_asked(&OperatorCommand::Pause);
             self.stop_world("the operator asked for a pause", Then::Form);
         }
@@ -71,6 +72,7 @@ impl Core {
     fn resume(&mut self) -> String {
         if self.paused {
             self.paused = false;
+            self.since = self.now;
             self.note_asked(&OperatorCommand::Resume);
             self.form_if_ready();
         }
@@ -96,9 +98,13 @@ impl Core {
                 self.explain()
             ));
         }
-        let (generation, asked) = (world.generation, world.saving);
+        let (generation, asked) = (world.generation(), world.saving);
         let members = self.roster.members();
-        if let Some((id, _)) = members.into_iter().find(|(_, rank)| !asked && *rank == Rank(0)) {
+        let Some((id, _)) = members.into_iter().find(|(_, rank)| *rank == Rank(0)) else {
+            let why = format!("rank 0 writes checkpoints and is not here: {}", self.explain());
+            return Err(Refusal::Unavailable(why));
+        };
+        if !asked {
             world.saving = true;
             self.note_asked(&OperatorCommand::Checkpoint);
             self.send(id, CoordinatorMessage::Save(generation));
@@ -107,7 +113,7 @@ impl Core {
     }
 
     fn drain(&mut self, worker: WorkerUid) -> Result<String, Refusal> {
-        if self.drained.contains(&worker) {
+        if self.banned.contains_key(&worker) {
             return Ok(format!("worker {} was drained already: {}", worker.0, self.explain()));
         }
         let Some((id, _)) = self.roster.find(&worker) else {
@@ -118,7 +124,7 @@ impl Core {
         };
         self.note_asked(&OperatorCommand::Drain(worker.clone()));
         let why = format!("the operator drains worker {}", worker.0);
-        self.drained.insert(worker);
+        self.banned.insert(worker, Banned::Drained);
         let session = self.roster.get_mut(id).expect("it was just found");
         match session.standing {
             Standing::Member(_) => self.stop_world(&why, Then::Form),
@@ -144,9 +150,10 @@ impl Core {
         let told = world.stopping.is_some();
         if !told || then == Then::End {
             world.stopping = Some(Stopping { why: why.to_owned(), then });
+            self.since = self.now;
         }
         if !told {
-            let stop = Stop { generation: world.generation, reason: why.to_owned() };
+            let stop = Stop { generation: world.generation(), reason: why.to_owned() };
             self.send_to_members(&CoordinatorMessage::Stop(stop));
         }
     }

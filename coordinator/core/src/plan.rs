@@ -55,12 +55,14 @@ impl RunPlan {
 pub(crate) struct Feed {
     /// First step that was not sent.
     pub(crate) next: Step,
+    /// Whether the last step that was sent is the last of this world, since its members change.
+    pub(crate) closed: bool,
     window: u64,
 }
 
 impl Feed {
     pub(crate) fn new(start: Step, window: u32) -> Self {
-        Self { next: start, window: window.into() }
+        Self { next: start, closed: false, window: window.into() }
     }
 
     /// The next window, if the step in flight `newest` comes within half a window of the end of
@@ -68,12 +70,31 @@ impl Feed {
     pub(crate) fn due(&mut self, plan: &RunPlan, newest: Step) -> Option<Vec<StepPlan>> {
         let enough = newest.0.saturating_add(self.window.div_ceil(2)) < self.next.0;
         let end = self.next.0.saturating_add(self.window).min(plan.total_steps());
-        if enough || self.next.0 >= end {
+        if self.closed || enough || self.next.0 >= end {
             return None;
         }
         let steps = (self.next.0..end).map(|k| plan.step(Step(k))).collect();
         self.next = Step(end);
         Some(steps)
+    }
+
+    /// The last step of this world, behind which its members change: the first that was not sent, since nobody can be
+    /// further. `None` where the world ends anyway, or the run does.
+    pub(crate) fn close(&mut self, plan: &RunPlan) -> Option<StepPlan> {
+        if self.closed || self.next.0 + 1 >= plan.total_steps() {
+            return None;
+        }
+        let last = StepPlan { regroup: true, ..plan.step(self.next) };
+        self.next.0 += 1;
+        self.closed = true;
+        Some(last)
+    }
+
+    /// What was sent of the steps from `from` on, for a rank that may have missed it.
+    pub(crate) fn sent(&self, plan: &RunPlan, from: Step) -> Vec<StepPlan> {
+        let last = self.next.0.saturating_sub(1);
+        let step = |k| StepPlan { regroup: self.closed && k == last, ..plan.step(Step(k)) };
+        (from.0..self.next.0).map(step).collect()
     }
 }
 
@@ -114,6 +135,26 @@ mod tests {
         for k in 0..3 {
             assert_eq!(range(feed.due(&plan, Step(k))), Some((k, k)));
         }
+    }
+
+    #[test]
+    fn behind_the_last_step_of_a_world_nothing_is_planned() {
+        let plan = plan(20, 0);
+        let mut feed = Feed::new(Step(0), 8);
+        feed.due(&plan, Step(0)).unwrap();
+        let last = feed.close(&plan).unwrap();
+        assert_eq!((last.step, last.regroup), (Step(8), true));
+        assert_eq!((feed.close(&plan), feed.due(&plan, Step(8))), (None, None));
+        let again = feed.sent(&plan, Step(6));
+        assert_eq!(again, [plan.step(Step(6)), plan.step(Step(7)), last]);
+    }
+
+    #[test]
+    fn members_do_not_change_behind_the_last_step_of_the_run() {
+        let plan = plan(9, 0);
+        let mut feed = Feed::new(Step(0), 8);
+        feed.due(&plan, Step(0)).unwrap();
+        assert_eq!(feed.close(&plan), None);
     }
 
     #[test]

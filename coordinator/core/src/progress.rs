@@ -7,6 +7,7 @@ use lockstep_proto::ids::{Cursor, Generation, Step};
 use lockstep_proto::{StepReport, TrainingState};
 
 use crate::event::AppliedStep;
+use crate::journal::Memory;
 use crate::plan::RunPlan;
 
 /// Steps that the shown speed is a mean of.
@@ -33,6 +34,15 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
+    /// As far as the journal tells.
+    pub(crate) fn recall(memory: &Memory) -> Self {
+        let mut progress = Self { checkpoint: memory.checkpoint, ..Self::default() };
+        if let Some((_, planned)) = &memory.world {
+            (progress.step, progress.cursor) = (planned.step, planned.cursor);
+        }
+        progress
+    }
+
     /// A world goes on from `start`, which may be before the newest step seen.
     pub(crate) fn restart(&mut self, start: TrainingState) {
         (self.step, self.cursor) = (start.step, start.cursor);
@@ -49,6 +59,13 @@ impl Progress {
         let count = u32::try_from(self.durations.len()).expect("at most SPEED_WINDOW");
         let total: Duration = self.durations.iter().sum();
         (count > 0 && !total.is_zero()).then(|| total / count)
+    }
+
+    /// Median duration of the last steps; `None` before the first of a world.
+    pub(crate) fn median_step(&self) -> Option<Duration> {
+        let mut durations: Vec<_> = self.durations.iter().copied().collect();
+        durations.sort_unstable();
+        durations.get(durations.len() / 2).copied()
     }
 
     /// Takes in a report of rank 0; the applied step as a line of history, if it was applied.

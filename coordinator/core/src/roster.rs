@@ -1,12 +1,18 @@
 //! Who is here: sessions by slot, and when each was last heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use lockstep_proto::ids::{Generation, Rank, Slot, Step, WorkerUid};
+use lockstep_proto::limits::MAX_MEMBERS;
 use lockstep_proto::{Enlist, Hello, StepReport};
 
+use crate::cooldown::PlaceName;
 use crate::event::SessionId;
+
+/// Slots that workers may have; those that find no place in the world are spares.
+#[expect(clippy::cast_possible_truncation, reason = "a few thousand")]
+pub(crate) const MAX_SLOTS: u32 = MAX_MEMBERS as u32;
 
 /// One worker with a stream.
 #[derive(Debug)]
@@ -72,6 +78,11 @@ impl Session {
         }
     }
 
+    /// What stays the same when its process is started anew.
+    pub(crate) fn place(&self) -> PlaceName {
+        (self.host.clone(), self.slot)
+    }
+
     /// Its rank in the present world, until it has ended it.
     pub(crate) fn rank(&self) -> Option<Rank> {
         match self.standing {
@@ -114,6 +125,10 @@ impl Roster {
         self.sessions.get_mut(&id)
     }
 
+    pub(crate) fn get(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.sessions.len()
     }
@@ -132,9 +147,10 @@ impl Roster {
         sessions.find(|(_, s)| s.worker == *worker).map(|(id, session)| (*id, session.slot))
     }
 
-    /// The lowest slot below `slots` that nobody holds.
-    pub(crate) fn free_slot(&self, slots: u32) -> Option<Slot> {
-        (0..slots).map(Slot).find(|slot| !self.by_slot.contains_key(slot))
+    /// The lowest slot that nobody holds, and that is not reserved.
+    pub(crate) fn free_slot(&self, reserved: &BTreeSet<Slot>) -> Option<Slot> {
+        let taken = |slot: &Slot| self.by_slot.contains_key(slot) || reserved.contains(slot);
+        (0..MAX_SLOTS).map(Slot).find(|slot| !taken(slot))
     }
 
     /// Sessions that were silent for longer than `lease`.

@@ -1,18 +1,20 @@
 //! What members report from inside a world.
 
-use lockstep_proto::ids::{Rank, Step};
-use lockstep_proto::{Heartbeat, StepReport, StepReports};
+use lockstep_proto::ids::{Cursor, Rank, Step};
+use lockstep_proto::{Heartbeat, StepReport, StepReports, TrainingState};
 
 use crate::core::{Core, State};
+use crate::digests::compare;
 use crate::event::{Effect, SessionId};
 use crate::progress::WorldPace;
 use crate::roster::Pace;
 
 impl Core {
     pub(crate) fn heartbeat(&mut self, id: SessionId, heartbeat: Heartbeat) {
-        if self.membership(id, heartbeat.generation).is_some() {
-            self.in_flight(id, heartbeat.step);
-        }
+        let Some(rank) = self.membership(id, heartbeat.generation) else { return };
+        let State::Running(world) = &mut self.state else { return };
+        world.beat(rank, heartbeat, self.now);
+        self.in_flight(id, heartbeat.step);
     }
 
     pub(crate) fn reports(&mut self, id: SessionId, reports: &StepReports) {
@@ -26,9 +28,19 @@ impl Core {
     }
 
     fn report(&mut self, id: SessionId, rank: Rank, report: &StepReport) {
-        if !self.live().is_some_and(|world| world.planned().contains(&report.step)) {
+        let State::Running(world) = &mut self.state else { return };
+        if !world.planned().contains(&report.step) {
             let what = format!("reported step {}, which was not planned", report.step.0);
             return self.break_off(id, &what);
+        }
+        let unreported = &mut world.unreported[rank.0 as usize];
+        if report.cursor < *unreported {
+            return; // said again
+        }
+        *unreported = Cursor(report.cursor.0.saturating_add(1));
+        world.moved = self.now;
+        if let Some(wait) = report.arrival_wait {
+            world.arrivals.add(report.cursor, rank, wait);
         }
         if let Some(session) = self.roster.get_mut(id) {
             session.pace = Pace::of(report);
@@ -40,14 +52,17 @@ impl Core {
         if rank == Rank(0) {
             self.lead_report(report);
         }
-        self.compare_digest(rank, report);
+        if let Some(digest) = report.digest {
+            let (step, cursor) = (Step(report.step.0 + 1), Cursor(report.cursor.0 + 1));
+            self.compare_digest(rank, TrainingState { step, cursor, digest });
+        }
     }
 
     /// Rank 0 speaks for all about what is equal on all ranks.
     fn lead_report(&mut self, report: &StepReport) {
         let pace = self.world_pace();
         let (State::Running(world), Some(plan)) = (&self.state, &self.plan) else { return };
-        if let Some(applied) = self.progress.report(plan, world.generation, report, pace) {
+        if let Some(applied) = self.progress.report(plan, world.generation(), report, pace) {
             self.emit(Effect::Applied(applied));
         }
         self.end_if_not_finite(report);
@@ -83,27 +98,31 @@ impl Core {
         members.map(|(_, session)| session.pace.data_wait_ratio).fold(0.0, f64::max)
     }
 
-    fn compare_digest(&mut self, rank: Rank, report: &StepReport) {
-        let (State::Running(world), Some(digest)) = (&mut self.state, report.digest) else {
-            return;
-        };
-        let Some(drift) = world.digests.add(report.cursor, rank, digest) else { return };
+    /// Compares the states of all ranks behind the same batch, once they are in. The run goes on from that of more than
+    /// half of the ranks; where there is none, nobody knows which is right.
+    pub(crate) fn compare_digest(&mut self, rank: Rank, state: TrainingState) {
+        let State::Running(world) = &mut self.state else { return };
+        let Some(digests) = world.digests.add(state.cursor, rank, state.digest) else { return };
+        let Some(drift) = compare(&digests) else { return };
         let odd: Vec<_> = drift.odd.iter().map(|rank| rank.0.to_string()).collect();
         let found: Vec<_> =
             drift.found.iter().map(|(digest, count)| format!("{digest:016x} × {count}")).collect();
-        let reason = format!(
-            "ranks hold different states after step {}: rank {} differs (digests: {}); \
-             resume from the last checkpoint, and check the memory of that machine",
-            report.step.0,
+        let found = format!(
+            "ranks hold different states after step {}: rank {} differs (digests: {})",
+            state.step.0.saturating_sub(1),
             odd.join(", "),
             found.join(", ")
         );
-        // Nobody knows which state is right.
-        self.give_up(drift.odd, reason);
+        if drift.majority {
+            self.put_out_to_dump(drift.odd, &format!("{found}; check the memory of that machine"));
+        } else {
+            let advice = "resume from the last checkpoint, and check the memory of these machines";
+            self.give_up(drift.odd, format!("{found}, and none is that of a majority; {advice}"));
+        }
     }
 
     /// Notes the step that a member works on, and sends more of the plan if it is due.
-    fn in_flight(&mut self, id: SessionId, step: Step) {
+    pub(crate) fn in_flight(&mut self, id: SessionId, step: Step) {
         let State::Running(world) = &mut self.state else { return };
         // Whatever a worker says, it cannot be further than its plan.
         let step = step.min(world.planned().end);
@@ -112,7 +131,7 @@ impl Core {
         }
         if step > world.newest {
             world.newest = step;
-            let generation = world.generation;
+            let generation = world.generation();
             self.note_recovery(generation);
             self.feed();
         }

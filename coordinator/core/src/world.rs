@@ -1,35 +1,46 @@
 //! The ranks that train together.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::ids::{Generation, Rank, Step};
-use lockstep_proto::{LaneRange, Member, Secret, TrainingState, World, WorldEnd};
+use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
+use lockstep_proto::{Enlist, Heartbeat, Member, Secret, TrainingState, World, WorldEnd};
 use sha2::{Digest as _, Sha256};
 
-use crate::digests::Digests;
-use crate::event::SessionId;
+use crate::arrivals::Arrivals;
+use crate::gather::Gather;
+use crate::journal::{Place, WorldRecord};
 use crate::lanes::deal_lanes;
 use crate::plan::Feed;
-use crate::roster::Roster;
+use crate::roster::Session;
 
 /// A world from its announcement until all ranks have ended it.
 #[derive(Debug)]
 pub(crate) struct LiveWorld {
-    pub(crate) generation: Generation,
-    pub(crate) size: u32,
-    pub(crate) lanes: Vec<LaneRange>,
-    pub(crate) start: TrainingState,
+    pub(crate) record: WorldRecord,
     pub(crate) feed: Feed,
-    pub(crate) digests: Digests,
+    pub(crate) digests: Gather<Digest>,
+    pub(crate) arrivals: Arrivals,
     /// How the ranks ended that have ended.
-    pub(crate) ends: Vec<WorldEnd>,
+    pub(crate) ends: BTreeMap<Rank, WorldEnd>,
     /// Whether it was asked to end at a step edge.
     pub(crate) stopping: Option<Stopping>,
     /// Whether rank 0 was asked for a checkpoint that is not on disk yet.
     pub(crate) saving: bool,
     /// Newest step in flight that a member named.
     pub(crate) newest: Step,
+    /// By rank: the first batch that it has not reported.
+    pub(crate) unreported: Vec<Cursor>,
+    /// By rank: its newest heartbeat.
+    pub(crate) pulses: Vec<Option<Heartbeat>>,
+    /// When a rank last showed progress, or did something that may take long.
+    pub(crate) moved: Duration,
+    /// Ranks that have not come back since the coordinator was started again.
+    pub(crate) missing: BTreeSet<Rank>,
+    /// How long they are waited for.
+    pub(crate) missing_until: Duration,
 }
 
 /// A world's end at a step edge.
@@ -49,29 +60,50 @@ pub(crate) enum Then {
 }
 
 impl LiveWorld {
-    pub(crate) fn new(world: &World, window: u32) -> Self {
+    pub(crate) fn new(record: WorldRecord, window: u32, now: Duration) -> Self {
+        let size = record.members.len();
         Self {
-            generation: world.generation,
-            size: u32::try_from(world.members.len()).expect("limited by `run.world`"),
-            lanes: world.members.iter().map(|member| member.lanes).collect(),
-            start: world.start,
-            feed: Feed::new(world.start.step, window),
-            digests: Digests::new(world.members.len()),
-            ends: Vec::new(),
+            feed: Feed::new(record.start.step, window),
+            digests: Gather::new(size),
+            arrivals: Arrivals::new(size),
+            ends: BTreeMap::new(),
             stopping: None,
             saving: false,
-            newest: world.start.step,
+            newest: record.start.step,
+            unreported: vec![record.start.cursor; size],
+            pulses: vec![None; size],
+            moved: now,
+            missing: BTreeSet::new(),
+            missing_until: now,
+            record,
         }
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.record.generation
+    }
+
+    pub(crate) fn size(&self) -> u32 {
+        u32::try_from(self.record.members.len()).expect("limited by `run.max_world`")
+    }
+
+    pub(crate) fn place(&self, rank: Rank) -> Option<&Place> {
+        self.record.members.get(rank.0 as usize)
+    }
+
+    /// Whether more than half of its members are here, so that it goes on.
+    pub(crate) fn is_carried(&self) -> bool {
+        self.missing.len() * 2 < self.record.members.len()
     }
 
     /// Whether it has applied a step.
     pub(crate) fn progressed(&self) -> bool {
-        self.newest > self.start.step
+        self.newest > self.record.start.step
     }
 
     /// Steps whose plan was sent.
     pub(crate) fn planned(&self) -> Range<Step> {
-        self.start.step..self.feed.next
+        self.record.start.step..self.feed.next
     }
 
     /// Why the run ends with it, if it was asked to.
@@ -82,35 +114,35 @@ impl LiveWorld {
 
     /// Whether every rank has left it.
     pub(crate) fn is_over(&self) -> bool {
-        self.ends.len() == self.lanes.len()
+        self.ends.len() == self.record.members.len()
     }
 }
 
-/// A world of everyone who has enlisted, as its first rank sees it, and the members' sessions in
-/// rank order. Ranks follow slots, so that they change little from world to world.
+/// A worker that will be a member.
+pub(crate) type Recruit<'a> = (&'a Session, &'a Enlist);
+
+/// A world of these workers, as its first rank sees it, in the order of its ranks.
 pub(crate) fn draw_up(
-    roster: &Roster,
+    recruits: &[Recruit<'_>],
     config: &RunConfig,
     generation: Generation,
     seed: &Secret,
     total_steps: u64,
-) -> (World, Vec<SessionId>) {
-    let waiting: Vec<_> =
-        roster.by_slot().filter_map(|(id, s)| Some((id, s, s.enlisted()?))).collect();
-    let size = u32::try_from(waiting.len()).expect("limited by `run.world`");
-    let states: Vec<_> = waiting.iter().map(|(_, _, enlist)| enlist.state).collect();
+) -> World {
+    let size = u32::try_from(recruits.len()).expect("limited by `run.max_world`");
+    let states: Vec<_> = recruits.iter().map(|(_, enlist)| enlist.state).collect();
     let (state_source, start) = newest_state(&states);
-    let members = waiting
+    let members = recruits
         .iter()
         .zip(deal_lanes(config.data.lanes, config.model.bn_group.max(1), size))
-        .map(|((_, session, enlist), lanes)| Member {
+        .map(|((session, enlist), lanes)| Member {
             worker: session.worker.clone(),
             slot: session.slot,
             collective_address: enlist.collective_address,
             lanes,
         })
         .collect();
-    let world = World {
+    World {
         generation,
         rank: Rank(0),
         members,
@@ -118,17 +150,18 @@ pub(crate) fn draw_up(
         state_source,
         start,
         total_steps,
-    };
-    (world, waiting.iter().map(|(id, ..)| *id).collect())
+    }
 }
 
-/// The newest state and the lowest rank that holds it; rank 0 and the initial state if none does.
+/// The newest state and the lowest rank that holds it; rank 0 and the initial state if none does. Where states of the same
+/// step differ, that of most ranks counts.
 fn newest_state(states: &[Option<TrainingState>]) -> (Rank, TrainingState) {
+    let holders = |state: &TrainingState| states.iter().flatten().filter(|s| *s == state).count();
     let mut newest = (Rank(0), None);
     for (rank, state) in (0..).map(Rank).zip(states) {
         let Some(state) = state else { continue };
-        let better = |best: &TrainingState| (state.step, state.cursor) > (best.step, best.cursor);
-        if newest.1.as_ref().is_none_or(better) {
+        let age = |state: &TrainingState| (state.step, state.cursor, holders(state));
+        if newest.1.as_ref().is_none_or(|best| age(state) > age(best)) {
             newest = (rank, Some(*state));
         }
     }
@@ -144,17 +177,20 @@ fn secret_of(generation: Generation, seed: &Secret) -> Secret {
 
 #[cfg(test)]
 mod tests {
-    use lockstep_proto::ids::{Cursor, Digest};
+    use lockstep_proto::ids::Digest;
 
     use super::*;
 
     #[test]
     fn the_newest_state_wins_and_ties_go_to_the_lowest_rank() {
-        let state = |step| {
-            Some(TrainingState { step: Step(step), cursor: Cursor(step), digest: Digest(step) })
-        };
-        let (source, start) = newest_state(&[None, state(4), state(9), state(9)]);
+        let (source, start) = newest_state(&[None, state(4, 4), state(9, 9), state(9, 9)]);
         assert_eq!((source, start.step), (Rank(2), Step(9)));
+    }
+
+    #[test]
+    fn of_different_states_of_one_step_that_of_most_ranks_wins() {
+        let (source, start) = newest_state(&[state(9, 1), state(9, 2), state(9, 2), state(8, 3)]);
+        assert_eq!((source, start.digest), (Rank(1), Digest(2)));
     }
 
     #[test]
@@ -173,5 +209,10 @@ mod tests {
         let seed = Secret([3; 32]);
         assert_ne!(secret_of(Generation(1), &seed), secret_of(Generation(2), &seed));
         assert_ne!(secret_of(Generation(1), &seed), secret_of(Generation(1), &Secret([4; 32])));
+    }
+
+    #[expect(clippy::unnecessary_wraps, reason = "as an enlistment holds it")]
+    fn state(step: u64, digest: u64) -> Option<TrainingState> {
+        Some(TrainingState { step: Step(step), cursor: Cursor(step), digest: Digest(digest) })
     }
 }

@@ -47,6 +47,7 @@ fn a_world_that_stops_for_a_leaving_worker_needs_no_reason() {
 fn recovery_is_timed_from_the_first_loss_to_the_first_step() {
     let mut core = running(2);
     let at = |core: &mut lockstep_core::Core, now, session, message| {
+        let message = Box::new(message);
         core.step(secs(now), Event::Message { session: SessionId(session), message })
     };
     let effects = at(&mut core, 10, 0, ended(1, WorldEnd::Failed));

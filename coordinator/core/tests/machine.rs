@@ -2,7 +2,7 @@
 
 mod support;
 
-use lockstep_core::{Effect, Event, SessionId};
+use lockstep_core::{Effect, Event, Record, SessionId};
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
 use lockstep_proto::{
     CoordinatorMessage, DataSet, Exit, Goodbye, Hello, LaneRange, Phase, StepReport, WorkerMessage,
@@ -20,7 +20,10 @@ fn a_world_forms_once_all_workers_have_enlisted() {
     assert_eq!(core.explain(), "waiting for workers: 2 of 2 connected, 1 ready");
 
     let effects = say(&mut core, 11, enlist(None));
-    assert_eq!(effects[0], Effect::Journal(Generation(1)), "stored before it is announced");
+    let Effect::Journal(Record::World(record)) = &effects[0] else {
+        panic!("stored before it is announced: {effects:?}")
+    };
+    assert_eq!((record.generation, record.members.len()), (Generation(1), 2));
     let world = world_of(&effects, 11).unwrap();
     assert_eq!((world.rank, world.state_source, world.total_steps), (Rank(1), Rank(0), 20));
     assert_eq!(world.members[0].lanes, LaneRange { first: 0, count: 32 });
@@ -104,13 +107,9 @@ fn a_data_set_smaller_than_a_batch_is_refused() {
 }
 
 #[test]
-fn more_workers_than_the_run_wants_are_refused() {
-    let mut core = core(1);
-    connect(&mut core, 1, hello("a"));
-    let effects = connect(&mut core, 2, hello("b"));
-    assert!(refusal(&effects, 2).unwrap().starts_with("the run has all of its 1 workers"));
-    let effects = connect(&mut core, 3, hello_at("c", 1));
-    assert!(refusal(&effects, 3).unwrap().starts_with("slot 1 is outside of this run"));
+fn a_slot_that_no_run_can_have_is_refused() {
+    let effects = connect(&mut core(1), 3, hello_at("c", 4096));
+    assert_eq!(refusal(&effects, 3).unwrap(), "slot 4096 is too high: slots are 0 to 4095");
 }
 
 #[test]
@@ -158,7 +157,7 @@ fn a_silent_worker_is_lost_when_its_lease_runs_out() {
     let lease = secs(u64::from(config(2).control.lease_ms) / 1000);
     let at = |core: &mut lockstep_core::Core, now, session| {
         let message = heartbeat(1, 0);
-        core.step(now, Event::Message { session: SessionId(session), message })
+        core.step(now, Event::Message { session: SessionId(session), message: Box::new(message) })
     };
     at(&mut core, lease, 0);
     assert!(core.step(lease, Event::Tick).is_empty(), "exactly the lease is not too long");
@@ -252,19 +251,43 @@ fn a_run_fails_after_so_many_skipped_steps_in_a_row_and_says_which() {
 }
 
 #[test]
-fn a_rank_with_another_digest_is_named_and_the_run_fails() {
+fn a_rank_with_another_digest_dumps_its_state_and_the_run_goes_on_from_the_majority() {
     let mut core = running(3);
     let with = |digest| StepReport { digest: Some(Digest(digest)), ..report(0) };
     say(&mut core, 0, reports(1, vec![with(5)]));
     say(&mut core, 1, reports(1, vec![with(6)]));
     let effects = say(&mut core, 2, reports(1, vec![with(5)]));
+    let [CoordinatorMessage::Dump(dump), CoordinatorMessage::Abort(_)] = to(&effects, 1)[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(dump.generation, Generation(1));
+    assert!(dump.reason.contains("after step 0: rank 1 differs"), "{}", dump.reason);
+    assert!(refusal(&effects, 1).is_some());
+    let [CoordinatorMessage::Abort(abort)] = to(&effects, 0)[..] else { panic!("{effects:?}") };
+    assert_eq!(abort.culprits, [Rank(1)]);
+
+    let again = refusal(&connect(&mut core, 8, hello_at("w1", 1)), 8).unwrap();
+    assert!(again.contains("worker w1 held another state than the other ranks"), "{again}");
+    connect(&mut core, 9, hello_at("replacement", 1));
+    say(&mut core, 9, enlist(None));
+    say(&mut core, 0, enlist(Some(state(1))));
+    let effects = say(&mut core, 2, enlist(Some(state(1))));
+    assert_eq!(world_of(&effects, 9).unwrap().start.step, Step(1));
+}
+
+#[test]
+fn a_run_whose_ranks_differ_without_a_majority_fails() {
+    let mut core = running(2);
+    let with = |digest| StepReport { digest: Some(Digest(digest)), ..report(0) };
+    say(&mut core, 0, reports(1, vec![with(5)]));
+    let effects = say(&mut core, 1, reports(1, vec![with(6)]));
     let [CoordinatorMessage::Abort(abort), CoordinatorMessage::Dismiss(dismiss)] =
         to(&effects, 0)[..]
     else {
         panic!("{effects:?}")
     };
-    assert_eq!(abort.culprits, [Rank(1)]);
-    assert!(abort.reason.contains("after step 0: rank 1 differs"), "{}", abort.reason);
+    assert_eq!(abort.culprits, [Rank(0), Rank(1)]);
+    assert!(abort.reason.contains("none is that of a majority"), "{}", abort.reason);
     assert_eq!(dismiss.exit, Exit::DoNotRestart);
     assert_eq!(effects.last(), Some(&Effect::Finished(Exit::DoNotRestart)));
     assert_eq!(core.status().phase, Phase::Failed);
@@ -417,9 +440,10 @@ fn a_report_of_a_step_that_was_never_planned_ends_the_session() {
 }
 
 #[test]
-fn enlisting_inside_a_world_ends_the_session() {
+fn enlisting_inside_a_world_ends_the_session_unless_it_was_said_before_that_world_was_heard_of() {
     let mut core = running(2);
-    let effects = say(&mut core, 1, enlist(None));
+    assert!(say(&mut core, 1, enlist_after(0, None)).is_empty());
+    let effects = say(&mut core, 1, enlist_after(1, None));
     assert_eq!(refusal(&effects, 1).unwrap(), "this worker enlisted before it ended its world");
 }
 

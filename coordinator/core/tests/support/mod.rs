@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use lockstep_core::{Core, Effect, Event, SessionId, Settings};
+use lockstep_core::{Core, Effect, Event, Memory, SessionId, Settings};
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
@@ -34,7 +34,7 @@ pub(crate) fn core(world: u32) -> Core {
         config: config(world),
         version: VERSION.into(),
         seed: Secret([7; 32]),
-        last_generation: Generation(0),
+        memory: Memory::default(),
         started: secs(1_000),
         next_event: 1,
         paused: false,
@@ -68,6 +68,7 @@ pub(crate) fn connect(core: &mut Core, session: u64, hello: Hello) -> Vec<Effect
 }
 
 pub(crate) fn say(core: &mut Core, session: u64, message: WorkerMessage) -> Vec<Effect> {
+    let message = Box::new(message);
     core.step(secs(0), Event::Message { session: SessionId(session), message })
 }
 
@@ -77,8 +78,12 @@ pub(crate) fn lose(core: &mut Core, session: u64) -> Vec<Effect> {
 }
 
 pub(crate) fn enlist(state: Option<TrainingState>) -> WorkerMessage {
+    enlist_after(0, state)
+}
+
+pub(crate) fn enlist_after(ended: u64, state: Option<TrainingState>) -> WorkerMessage {
     let collective_address = SocketAddr::from(([127, 0, 0, 1], 9000));
-    WorkerMessage::Enlist(Enlist { collective_address, state, ended: Generation(0) })
+    WorkerMessage::Enlist(Enlist { collective_address, state, ended: Generation(ended) })
 }
 
 pub(crate) fn state(step: u64) -> TrainingState {

@@ -1,0 +1,155 @@
+//! What must survive a restart of the coordinator.
+//!
+//! A [`Record`] is durable before the effects behind it are carried out ([`crate::Effect::Journal`]). So no worker
+//! knows of a world, or of the plan of a step, that a coordinator which is started again would not know.
+
+use lockstep_proto::ids::{Cursor, Generation, Slot, Step, WorkerUid};
+use lockstep_proto::{DataSet, LaneRange, TrainingState};
+use serde::{Deserialize, Serialize};
+
+/// One entry of the journal of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Record {
+    /// A world is about to be announced.
+    World(WorldRecord),
+    /// More steps of the present world are about to be planned.
+    Planned(Planned),
+    /// The world of this generation is over.
+    Ended(Generation),
+    /// A checkpoint of this step is safe on disk.
+    Checkpoint(Step),
+}
+
+/// A world, as far as a coordinator that goes on with it has to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorldRecord {
+    /// Its number.
+    pub generation: Generation,
+    /// What it trains on.
+    pub data: DataSet,
+    /// The state that it goes on from.
+    pub start: TrainingState,
+    /// Its members, in rank order.
+    pub members: Vec<Place>,
+}
+
+/// One rank of a world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Which process.
+    pub worker: WorkerUid,
+    /// Its slot.
+    pub slot: Slot,
+    /// Its host, for people.
+    pub host: String,
+    /// Lanes dealt to it.
+    pub lanes: LaneRange,
+}
+
+/// How far a world is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Planned {
+    /// Which world.
+    pub generation: Generation,
+    /// First step that is not planned.
+    pub until: Step,
+    /// Whether the world ends there, since its members change.
+    pub regroup: bool,
+    /// Steps applied by then, as far as reports tell.
+    pub step: Step,
+    /// Global batches consumed by then.
+    pub cursor: Cursor,
+}
+
+/// What all records of a run amount to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Memory {
+    /// Newest world that was ever announced; 0: none.
+    pub(crate) generation: Generation,
+    /// What the run trains on.
+    pub(crate) data: Option<DataSet>,
+    /// The newest world, if it is not over, and how far it is planned.
+    pub(crate) world: Option<(WorldRecord, Planned)>,
+    /// Newest checkpoint.
+    pub(crate) checkpoint: Option<Step>,
+}
+
+impl Memory {
+    /// Takes in the next record.
+    pub fn apply(&mut self, record: Record) {
+        match record {
+            Record::World(world) => {
+                self.generation = world.generation;
+                self.data = Some(world.data.clone());
+                let planned = Planned::nothing_of(&world);
+                self.world = Some((world, planned));
+            }
+            Record::Planned(planned) => {
+                if let Some((_, known)) = self.live(planned.generation) {
+                    *known = planned;
+                }
+            }
+            Record::Ended(generation) => {
+                if self.live(generation).is_some() {
+                    self.world = None;
+                }
+            }
+            Record::Checkpoint(step) => self.checkpoint = self.checkpoint.max(Some(step)),
+        }
+    }
+
+    fn live(&mut self, generation: Generation) -> Option<&mut (WorldRecord, Planned)> {
+        self.world.as_mut().filter(|(world, _)| world.generation == generation)
+    }
+}
+
+impl FromIterator<Record> for Memory {
+    fn from_iter<I: IntoIterator<Item = Record>>(records: I) -> Self {
+        records.into_iter().fold(Self::default(), |mut memory, record| {
+            memory.apply(record);
+            memory
+        })
+    }
+}
+
+impl Planned {
+    fn nothing_of(world: &WorldRecord) -> Self {
+        let (step, cursor) = (world.start.step, world.start.cursor);
+        Self { generation: world.generation, until: step, regroup: false, step, cursor }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_world_is_remembered_until_it_is_over() {
+        let planned = Planned { until: Step(8), ..Planned::nothing_of(&world(2)) };
+        let records = [Record::World(world(1)), Record::World(world(2)), Record::Planned(planned)];
+        let mut memory: Memory = records.into_iter().collect();
+        assert_eq!(memory.generation, Generation(2));
+        assert_eq!(memory.world, Some((world(2), planned)));
+        memory.apply(Record::Ended(Generation(2)));
+        assert_eq!((memory.world, memory.generation), (None, Generation(2)));
+    }
+
+    #[test]
+    fn records_of_an_older_world_change_nothing_of_the_present_one() {
+        let late = Planned { until: Step(9), ..Planned::nothing_of(&world(1)) };
+        let records =
+            [Record::World(world(2)), Record::Planned(late), Record::Ended(Generation(1))];
+        let memory: Memory = records.into_iter().collect();
+        assert_eq!(memory.world, Some((world(2), Planned::nothing_of(&world(2)))));
+    }
+
+    fn world(generation: u64) -> WorldRecord {
+        WorldRecord {
+            generation: Generation(generation),
+            data: DataSet { fingerprint: "f".into(), samples: 1000, classes: 0 },
+            start: TrainingState::INITIAL,
+            members: Vec::new(),
+        }
+    }
+}
