@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::proxy::Network;
 
 /// What the run is told: steps that do not end, and leases short enough for many faults.
-pub(super) const SETTINGS: [&str; 9] = [
+pub(super) const SETTINGS: [&str; 10] = [
     "schedule.steps=1000000",
     "schedule.base_learning_rate=0.01",
     "checkpoint.every_steps=100",
@@ -19,6 +19,7 @@ pub(super) const SETTINGS: [&str; 9] = [
     "control.heartbeat_ms=250",
     "control.lease_ms=1500",
     "control.progress_ms=2000",
+    "control.cooldown_ms=0",
     "control.digest_every=5",
     "collective.timeout_s=2",
 ];
@@ -370,7 +371,7 @@ impl fmt::Display for Report {
 }
 
 /// The middle one.
-pub fn median(mut times: Vec<Duration>) -> Option<Duration> {
+fn median(mut times: Vec<Duration>) -> Option<Duration> {
     times.sort_unstable();
     times.get(times.len() / 2).copied()
 }
