@@ -39,10 +39,11 @@ fn flip(model: &mut Byol, name: &str) {
     tracing::warn!(name, "failpoint: a bit flips");
     for (_, flat) in model.state_mut().into_iter().filter(|(buffer, _)| *buffer == name) {
         let value = flat.double_value(&[0]);
-        let flipped = match flat.kind() {
-            Kind::Double => f64::from_bits(value.to_bits() ^ (1 << 52)),
-            #[expect(clippy::cast_possible_truncation, reason = "it was a 32-bit float")]
-            _ => f64::from(f32::from_bits((value as f32).to_bits() ^ (1 << 23))),
+        #[expect(clippy::cast_possible_truncation, reason = "then it was a 32-bit float")]
+        let flipped = if flat.kind() == Kind::Double {
+            f64::from_bits(value.to_bits() ^ (1 << 52))
+        } else {
+            f64::from(f32::from_bits((value as f32).to_bits() ^ (1 << 23)))
         };
         let _filled = flat.narrow(0, 0, 1).fill_(flipped);
     }

@@ -16,8 +16,8 @@ use super::proxy::{Network, Proxy};
 use super::tail::Tail;
 use crate::{Process, Scene, program_path};
 
-/// Workers.
-pub const WORLD: usize = 4;
+/// Workers that train together.
+pub(super) const WORLD: usize = 4;
 
 /// Where the collectives of a worker seem to be; its own address is the usual loopback one, at the same port.
 const PEERS_SEE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -25,7 +25,7 @@ const PEERS_SEE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// The sample order of the preset `tiny`.
 const ORDER: OrderConfig = OrderConfig { seed: 0, global_batch: 64, lanes: 64, shuffle_block: 16 };
 
-/// A run with `WORLD` workers.
+/// A run of [`WORLD`] workers, and spares.
 #[derive(Debug)]
 pub struct Arena {
     pub(super) scene: Scene,
@@ -63,7 +63,7 @@ pub struct Place {
 
 impl Arena {
     /// Starts everything. `settings` are `KEY=VALUE` of the run, beside those of the preset `tiny`.
-    pub fn start(settings: &[&str]) -> Self {
+    pub fn start(spares: usize, settings: &[&str]) -> Self {
         let scene = Scene::new();
         fs::create_dir(scene.path("applied")).expect("a folder for the logs");
         let settings: Vec<String> = settings.iter().map(|set| (*set).to_owned()).collect();
@@ -73,7 +73,7 @@ impl Arena {
         let port = || fs::read_to_string(&port_file).unwrap_or_default().trim().to_owned();
         coordinator.wait_until(|| !port().is_empty());
         let address = port().trim_start_matches("http://").parse().expect("its address");
-        let seats = (0..WORLD).map(|slot| Seat::take(&scene, slot, address)).collect();
+        let seats = (0..WORLD + spares).map(|slot| Seat::take(&scene, slot, address)).collect();
         Self { scene, coordinator, address, settings, seats }
     }
 
@@ -123,6 +123,13 @@ impl Arena {
     pub fn look(&mut self) -> Place {
         self.seats.iter_mut().for_each(Seat::look);
         self.seats.iter().map(|seat| seat.at).max().unwrap_or_default()
+    }
+
+    /// The slots of the workers that have applied a step of the newest world.
+    pub fn members(&self) -> Vec<usize> {
+        let newest = self.seats.iter().map(|seat| seat.at.generation).max();
+        let seats = self.seats.iter().filter(|seat| Some(seat.at.generation) == newest);
+        seats.map(|seat| seat.slot).collect()
     }
 
     /// The coordinator's events from number `since` on; none while it is away.

@@ -62,7 +62,7 @@ impl Proxy {
                     return;
                 }
                 let state = Arc::clone(&of_thread);
-                thread::spawn(move || carry(stream, to, &state));
+                thread::spawn(move || carry(&stream, to, &state));
             }
         });
         Self { state, address }
@@ -104,7 +104,7 @@ impl State {
     }
 }
 
-fn carry(near: TcpStream, to: SocketAddr, state: &Arc<State>) {
+fn carry(near: &TcpStream, to: SocketAddr, state: &Arc<State>) {
     if !state.pass() {
         return;
     }
@@ -114,10 +114,10 @@ fn carry(near: TcpStream, to: SocketAddr, state: &Arc<State>) {
         let state = Arc::clone(state);
         thread::spawn(move || pump(from, to, &state))
     };
-    for stream in [&near, &far] {
+    for stream in [near, &far] {
         drop(stream.set_nodelay(true));
     }
-    drop((pump(&near, &far), pump(&far, &near)));
+    drop((pump(near, &far), pump(&far, near)));
 }
 
 /// One direction, until either end closes.

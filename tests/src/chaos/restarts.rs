@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::arena::{Arena, Place};
+use super::arena::{Arena, Place, WORLD};
 use super::audit::History;
 use super::ordeal::{CALM, LOOK, PATIENCE, SETTINGS, now, pause, wait_for_steps};
 
@@ -26,7 +26,7 @@ pub struct Restarts {
 impl Restarts {
     /// Kills the coordinator so many times.
     pub fn endure(times: usize) -> Self {
-        let mut arena = Arena::start(&SETTINGS);
+        let mut arena = Arena::start(0, &SETTINGS);
         let at = Place { generation: 1, step: CALM };
         wait_for_steps(&mut arena, at);
         let mut step_ms = [Vec::new(), Vec::new()];
@@ -75,9 +75,7 @@ fn pace(arena: &mut Arena) -> (f64, Duration) {
 /// Waits until every worker has come back to the new coordinator.
 fn wait_for_adoption(arena: &mut Arena, restarts: usize) {
     let started = now();
-    while (0..super::WORLD)
-        .any(|slot| arena.said(slot).matches("the world goes on").count() < restarts)
-    {
+    while (0..WORLD).any(|slot| arena.said(slot).matches("the world goes on").count() < restarts) {
         arena.tend();
         pause(LOOK);
         assert!(started.elapsed() < PATIENCE, "not adopted: {}", arena.coordinator_said());
