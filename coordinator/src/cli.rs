@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use lockstep_proto::Destination;
 use lockstep_proto::layers::parse_assignment;
 use lockstep_service::telemetry::LogFormat;
+use lockstep_service::tls_args::{ClientTlsArgs, ServerTlsArgs};
 
 /// Coordinates one BYOL pre-training run.
 ///
@@ -47,10 +49,10 @@ pub struct ServeArgs {
     /// Workers to wait for; short for --set run.world=N
     #[arg(long, value_name = "N")]
     pub world: Option<u32>,
-    /// Fewest workers that go on when the others stay away [default: all]; sets `run.min_world`
+    /// Fewest workers that go on when others stay away; short for --set run.min_world=N
     #[arg(long, value_name = "N")]
     pub min_world: Option<u32>,
-    /// Most workers that train together, the rest being spares [default: --world]; sets `run.max_world`
+    /// Most workers that train together, the rest being spares; short for --set run.max_world=N
     #[arg(long, value_name = "N")]
     pub max_world: Option<u32>,
     /// Configuration of the run
@@ -85,6 +87,9 @@ pub struct ServeArgs {
     /// address
     #[arg(long, value_name = "FILE")]
     pub operator_token_file: Option<PathBuf>,
+    /// Who is let in, and how.
+    #[command(flatten)]
+    pub tls: ServerTlsArgs,
     /// File that gets the URI for workers once it is bound
     #[arg(long, value_name = "FILE")]
     pub port_file: Option<PathBuf>,
@@ -96,6 +101,24 @@ pub struct ServeArgs {
     pub print_config: bool,
 }
 
+/// A running coordinator, as its clients reach it.
+#[derive(Debug, Clone, Args)]
+pub struct CoordinatorArgs {
+    /// Where the coordinator listens
+    #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
+    pub addr: String,
+    /// How to reach it.
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
+}
+
+impl CoordinatorArgs {
+    /// Where and how to connect.
+    pub fn destination(&self) -> anyhow::Result<Destination> {
+        self.tls.destination(&self.addr)
+    }
+}
+
 /// What to show, and of whom.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
@@ -105,9 +128,9 @@ pub struct StatusArgs {
     /// One JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// Where the coordinator listens
-    #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
-    pub addr: String,
+    /// Which coordinator.
+    #[command(flatten)]
+    pub coordinator: CoordinatorArgs,
 }
 
 /// Which events to show, and of whom.
@@ -122,9 +145,9 @@ pub struct EventsArgs {
     /// Leaves out the events before number N
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub since: u64,
-    /// Where the coordinator listens
-    #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
-    pub addr: String,
+    /// Which coordinator.
+    #[command(flatten)]
+    pub coordinator: CoordinatorArgs,
 }
 
 /// Which run to operate, and what shows that one may.
@@ -133,9 +156,12 @@ pub struct OperatorArgs {
     /// File with the coordinator's operator token, if it has one
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// Where the coordinator listens
-    #[arg(long, value_name = "URI", default_value = "http://127.0.0.1:7400")]
-    pub addr: String,
+    /// Sends the token to another machine even where it is not encrypted
+    #[arg(long, requires = "token_file")]
+    pub send_token_in_plain_text: bool,
+    /// Which coordinator.
+    #[command(flatten)]
+    pub coordinator: CoordinatorArgs,
 }
 
 /// Whom to send away.

@@ -12,6 +12,7 @@ use lockstep_proto::server::{
 use lockstep_proto::{
     CoordinatorMessage, Hello, OperatorCommand, RunEvent, RunStatus, WorkerStatus,
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::gate::Gate;
@@ -108,11 +109,16 @@ impl StatusService for Answers {
 pub(crate) struct Operators {
     pub(crate) shell: mpsc::Sender<Request>,
     pub(crate) gate: Gate,
+    /// How many were turned away.
+    pub(crate) refused: Counter,
 }
 
 impl OperatorService for Operators {
     fn admit(&self, token: Option<&[u8]>) -> Result<(), Refusal> {
-        self.gate.admit(token)
+        self.gate.admit(token).inspect_err(|refusal| {
+            self.refused.inc();
+            tracing::warn!(reason = %refusal, "refused an order");
+        })
     }
 
     async fn operate(&self, command: OperatorCommand) -> Result<String, Refusal> {

@@ -1,15 +1,15 @@
 //! The coordinator: who takes part, what each worker reads, and what τ and η are.
 //!
 //! ```text
-//!   workers ── gRPC ──▶ grpc.rs ── Input ──▶ ┌──────────┐ ── Effect ──▶ sessions, state_dir.rs,
-//!   signals, timer ────────────────────────▶ │ shell.rs │               history.rs, event_file.rs
+//!   workers ── gRPC ──▶ grpc.rs ── Input ──▶ ┌──────────┐ ── Effect ──▶ sessions, history.rs,
+//!   signals, timer ────────────────────────▶ │ shell.rs │               journal.rs ▶ store.rs
 //!                                            │ the loop │ ── RunStatus ▶ status service, metrics.rs,
 //!                                            └────┬─────┘               live_line.rs
 //!                                       lockstep_core::Core decides
 //! ```
 //!
 //! * `cli.rs`, `options.rs`: arguments, and the configuration they make;
-//! * `server.rs`: everything is bound before anything starts, and stopped in order;
+//! * `server.rs`: everything is bound before anything starts, and stopped in order; `accept.rs`: who gets in;
 //! * `shell.rs`: the one loop of this process;
 //! * `status_command.rs`, `events_command.rs`: `coordinator status` and `events`;
 //! * `operator_command.rs`, `gate.rs`: orders to a running coordinator, and who may give them.
@@ -21,15 +21,17 @@ pub mod options;
 pub mod server;
 pub mod status_command;
 
-mod event_file;
+mod accept;
+mod calendar;
 mod gate;
 mod grpc;
 mod history;
+mod journal;
 mod json_lines;
 mod live_line;
 mod metrics;
 mod shell;
-mod state_dir;
+mod store;
 
 use std::io::Write;
 
@@ -55,8 +57,8 @@ pub async fn run(args: ServeArgs) -> Result<Exit, Failure> {
 /// Asks a running coordinator, and writes its answer to `out`.
 pub async fn ask(command: Command, out: &mut impl Write) -> Result<(), Failure> {
     let (command, args) = match command {
-        Command::Status(args) => return Ok(status_command::run(&args, out).await?),
-        Command::Events(args) => return Ok(events_command::run(&args, out).await?),
+        Command::Status(args) => return status_command::run(&args, out).await,
+        Command::Events(args) => return events_command::run(&args, out).await,
         Command::Stop(args) => (OperatorCommand::Stop, args),
         Command::Checkpoint(args) => (OperatorCommand::Checkpoint, args),
         Command::Pause(args) => (OperatorCommand::Pause, args),

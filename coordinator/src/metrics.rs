@@ -5,7 +5,7 @@ use std::fmt::Error;
 use lockstep_proto::RunStatus;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
@@ -22,6 +22,9 @@ enum Metric {
     LearningRate,
     Decay,
     WorkersConnected,
+    SpareWorkers,
+    StragglerSlot,
+    StragglerLate,
     SkippedSteps,
     ReplacedSamples,
     ProbeAccuracy,
@@ -35,7 +38,7 @@ enum Value {
 }
 
 impl Metric {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 16] = [
         Self::Step,
         Self::WorldSize,
         Self::Generation,
@@ -45,6 +48,9 @@ impl Metric {
         Self::LearningRate,
         Self::Decay,
         Self::WorkersConnected,
+        Self::SpareWorkers,
+        Self::StragglerSlot,
+        Self::StragglerLate,
         Self::SkippedSteps,
         Self::ReplacedSamples,
         Self::ProbeAccuracy,
@@ -68,6 +74,17 @@ impl Metric {
             Self::LearningRate => ("lockstep_learning_rate", "Learning rate of the newest step"),
             Self::Decay => ("lockstep_decay", "Decay of the target network in the newest step"),
             Self::WorkersConnected => ("lockstep_workers_connected", "Workers with a session"),
+            Self::SpareWorkers => {
+                ("lockstep_spare_workers", "Workers that wait for a place in the world")
+            }
+            Self::StragglerSlot => (
+                "lockstep_straggler_slot",
+                "Slot of the member that arrives last at the first collective of a step",
+            ),
+            Self::StragglerLate => (
+                "lockstep_straggler_late_seconds",
+                "How much later than the first that member arrives, on average",
+            ),
             Self::SkippedSteps => {
                 ("lockstep_skipped_steps", "Steps skipped because something was not finite")
             }
@@ -96,6 +113,9 @@ impl Metric {
             Self::LearningRate => Value::Gauge(run.learning_rate),
             Self::Decay => Value::Gauge(run.decay),
             Self::WorkersConnected => Value::Gauge(run.connected_workers.into()),
+            Self::SpareWorkers => Value::Gauge(run.spare_workers.into()),
+            Self::StragglerSlot => Value::Gauge(run.straggler?.slot.0.into()),
+            Self::StragglerLate => Value::Gauge(run.straggler?.late.as_secs_f64()),
             Self::SkippedSteps => Value::Counter(run.skipped_steps),
             Self::ReplacedSamples => Value::Counter(run.replaced_samples),
             Self::ProbeAccuracy => Value::Gauge(run.probe_accuracy?),
@@ -130,9 +150,28 @@ fn write(
     value.encode(encoder.encode_descriptor(name, help, None, value.metric_type())?)
 }
 
+/// Who was not let in, since the start. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Refusals {
+    /// Clients that failed at the TLS handshake.
+    pub(crate) handshakes: Counter,
+    /// Orders of callers who have not shown the operator token.
+    pub(crate) orders: Counter,
+}
+
 /// The metrics of a run whose status is told by `status`.
-pub(crate) fn registry(status: watch::Receiver<RunStatus>) -> Registry {
+pub(crate) fn registry(status: watch::Receiver<RunStatus>, refusals: &Refusals) -> Registry {
     let mut registry = Registry::default();
+    registry.register(
+        "lockstep_refused_handshakes",
+        "Clients that failed at the TLS handshake",
+        refusals.handshakes.clone(),
+    );
+    registry.register(
+        "lockstep_refused_orders",
+        "Orders of callers without the operator token",
+        refusals.orders.clone(),
+    );
     registry.register_collector(Box::new(RunMetrics(status)));
     registry
 }

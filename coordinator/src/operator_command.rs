@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Context;
-use lockstep_proto::{Exit, OperatorClient, OperatorCommand, SessionError, Verdict};
+use lockstep_proto::{Credentials, OperatorClient, OperatorCommand, PlainText};
 use lockstep_service::exit::Failure;
 
 use crate::cli::OperatorArgs;
@@ -16,23 +16,12 @@ pub async fn run(
     out: &mut impl Write,
 ) -> Result<(), Failure> {
     let token = args.token_file.as_deref().map(read_token).transpose().map_err(Failure::config)?;
-    let answer = ask(command, &args.addr, token.as_deref()).await.map_err(failure)?;
+    let in_plain_text =
+        if args.send_token_in_plain_text { PlainText::Allowed } else { PlainText::Forbidden };
+    let credentials = token.as_deref().map(|token| Credentials { token, in_plain_text });
+    let destination = args.coordinator.destination().map_err(Failure::config)?;
+    let mut client = OperatorClient::connect(&destination, credentials).await?;
+    let answer = client.ask(command).await?;
     writeln!(out, "{answer}").and_then(|()| out.flush()).context("print the answer")?;
     Ok(())
-}
-
-async fn ask(
-    command: OperatorCommand,
-    address: &str,
-    token: Option<&[u8]>,
-) -> Result<String, SessionError> {
-    OperatorClient::connect(address, token).await?.ask(command).await
-}
-
-fn failure(error: SessionError) -> Failure {
-    let exit = match error.verdict() {
-        Verdict::Retry => Exit::RestartMe,
-        Verdict::GiveUp => Exit::ConfigFault,
-    };
-    Failure { exit, error: error.into() }
 }

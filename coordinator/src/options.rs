@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::layers::{Layers, Resolved};
+use lockstep_service::tls_args::ServerTlsArgs;
 
 use crate::cli::ServeArgs;
 
@@ -25,6 +26,8 @@ pub struct Options {
     pub reports: Option<PathBuf>,
     /// Holds what operators must show.
     pub operator_token_file: Option<PathBuf>,
+    /// Who is let in, and how.
+    pub tls: ServerTlsArgs,
     /// Gets the URI for workers.
     pub port_file: Option<PathBuf>,
 }
@@ -54,6 +57,7 @@ pub fn resolve(args: ServeArgs) -> anyhow::Result<(Options, Resolved)> {
         reports: args.reports.or(in_state_dir),
         state_dir: args.state_dir,
         operator_token_file: args.operator_token_file,
+        tls: args.tls,
         port_file: args.port_file,
     };
     Ok((options, resolved))

@@ -6,9 +6,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use futures_util::{Stream, StreamExt};
-use lockstep_core::{Core, Effect, Event, EventLog, Record, SessionId};
+use lockstep_core::{Core, Effect, Event, EventLog, SessionId};
 use lockstep_proto::ids::Generation;
 use lockstep_proto::server::{Refusal, WorkerMessages};
 use lockstep_proto::{CoordinatorMessage, Exit, OperatorCommand, Phase, RunStatus};
@@ -16,11 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
-use crate::event_file::EventFile;
 use crate::grpc::{Joining, Request, ToWorker};
 use crate::history::History;
+use crate::journal::Journal;
 use crate::live_line::LiveLine;
-use crate::state_dir::StateDir;
 
 /// How often leases are looked at and the status is renewed.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,9 +32,8 @@ const EVENT_QUEUE: usize = 1024;
 pub(crate) struct Outlets {
     pub(crate) status: watch::Sender<RunStatus>,
     pub(crate) log: watch::Sender<EventLog>,
-    pub(crate) state_dir: Option<StateDir>,
+    pub(crate) journal: Journal,
     pub(crate) history: Option<History>,
-    pub(crate) event_file: Option<EventFile>,
 }
 
 /// What the loop works with.
@@ -98,12 +95,14 @@ impl Shell {
                 _ = ticks.tick() => {
                     self.step(Event::Tick).await?;
                     self.publish();
+                    self.outlets.journal.flush().await;
                 }
             }
             if let Some((exit, until)) = self.finished
                 && (self.sessions.is_empty() || self.now() >= until)
             {
                 self.live_line.finish();
+                self.outlets.journal.flush().await;
                 return Ok(exit);
             }
         }
@@ -123,6 +122,8 @@ impl Shell {
             }
             Request::Operate(command, reply) => {
                 let answer = self.operate(command).await?;
+                // What an operator was told to have happened must outlast a crash.
+                self.outlets.journal.flush().await;
                 drop(reply.send(answer));
                 Ok(())
             }
@@ -177,7 +178,7 @@ impl Shell {
 
     async fn carry_out(&mut self, effect: Effect) -> anyhow::Result<Option<Event>> {
         match effect {
-            Effect::Journal(record) => self.journal(record).await?,
+            Effect::Journal(record) => self.outlets.journal.record(record).await?,
             Effect::Send { session, message } => return Ok(self.send(session, message)),
             Effect::Close { session, refusal } => {
                 let Some(queue) = self.sessions.remove(&session) else { return Ok(None) };
@@ -193,22 +194,12 @@ impl Shell {
                 }
             }
             Effect::Noted(event) => {
-                if let Some(file) = &mut self.outlets.event_file {
-                    file.append(&event);
-                }
+                self.outlets.journal.note(event.clone());
                 self.outlets.log.send_modify(|log| log.push(event));
             }
             Effect::Finished(exit) => self.finished = Some((exit, self.now() + FAREWELL)),
         }
         Ok(None)
-    }
-
-    async fn journal(&mut self, record: Record) -> anyhow::Result<()> {
-        let Some(mut state_dir) = self.outlets.state_dir.take() else { return Ok(()) };
-        let write = move || state_dir.journal(record).map(|()| state_dir);
-        let written = tokio::task::spawn_blocking(write).await.context("write the journal")?;
-        self.outlets.state_dir = Some(written?);
-        Ok(())
     }
 
     /// Queues a message. A worker that does not read its messages counts as lost.

@@ -1,10 +1,7 @@
 //! The list of events, over gRPC and over a restart.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod support;
 
-use coordinator::cli::EventsArgs;
-use coordinator::events_command;
 use lockstep_proto::ids::Generation;
 use lockstep_proto::{CoordinatorMessage, Exit, Occurrence, RunEvent, StatusClient, WorldEnd};
 use support::*;
@@ -12,7 +9,7 @@ use support::*;
 #[tokio::test]
 async fn a_follower_sees_a_loss_the_recovery_and_the_end() {
     let (coordinator, mut first, second, generation) = pair(options(2)).await;
-    let mut client = StatusClient::connect(&coordinator.uri).await.unwrap();
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
     let mut events = client.follow_events(0).await.unwrap();
     drop(second);
     let CoordinatorMessage::Abort(_) = first.next().await else { panic!("an abort") };
@@ -59,7 +56,7 @@ async fn events_survive_a_restart_and_go_on_counting() {
     options.state_dir = Some(folder.path().to_owned());
     let coordinator = Coordinator::start(options.clone()).await;
     let worker = Worker::join(&coordinator, "w0").await;
-    let mut client = StatusClient::connect(&coordinator.uri).await.unwrap();
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
     let before = client.list_events(0).await.unwrap();
     assert_eq!(before.len(), 2, "started, joined: {before:?}");
     coordinator.stop.send(()).await.unwrap();
@@ -67,7 +64,7 @@ async fn events_survive_a_restart_and_go_on_counting() {
     coordinator.ended().await;
 
     let coordinator = Coordinator::start(options).await;
-    let mut client = StatusClient::connect(&coordinator.uri).await.unwrap();
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
     let mut events = client.follow_events(0).await.unwrap();
     for old in before {
         assert_eq!(events.next().await.unwrap().unwrap(), old);
@@ -83,22 +80,15 @@ async fn events_survive_a_restart_and_go_on_counting() {
 async fn the_events_command_prints_sentences_or_json() {
     let coordinator = Coordinator::start(options(2)).await;
     let _worker = Worker::join(&coordinator, "w0").await;
-    let addr = coordinator.uri.clone();
-    let args = EventsArgs { follow: false, json: false, since: 2, addr };
-    let text = printed(&args).await;
+    let events = ["events", "--addr", &coordinator.uri];
+    let text = ask(&[&events[..], &["--since", "2"]].concat()).await.unwrap();
     assert!(text.contains(" UTC  worker w0 joined as slot 0 on node\n"), "{text}");
     assert_eq!(text.lines().count(), 1, "from number 2 on: {text}");
 
-    let text = printed(&EventsArgs { json: true, since: 0, ..args }).await;
+    let text = ask(&[&events[..], &["--json"]].concat()).await.unwrap();
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["what"], "coordinator_started");
     assert_eq!(lines[1]["what"], "worker_joined");
     assert_eq!(lines[1]["worker"], "w0");
-}
-
-async fn printed(args: &EventsArgs) -> String {
-    let mut out = Vec::new();
-    events_command::run(args, &mut out).await.unwrap();
-    String::from_utf8(out).unwrap()
 }

@@ -3,21 +3,15 @@
 
 mod support;
 
-use std::net::SocketAddr;
-
-use coordinator::cli::StatusArgs;
-use coordinator::status_command;
 use lockstep_proto::ids::{Rank, Step};
 use lockstep_proto::{Phase, RunStatus, StatusClient};
 use support::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
 #[tokio::test]
 async fn status_over_grpc_follows_the_run() {
     let (coordinator, first, _second, generation) = pair(options(2)).await;
-    let mut client = StatusClient::connect(&coordinator.uri).await.unwrap();
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
     first.report(generation, 0).await;
     let run = when(&mut client, |run| run.step == Step(1)).await;
     assert_eq!((run.phase, run.total_steps, run.world_size), (Phase::Running, 20, 2));
@@ -31,7 +25,7 @@ async fn status_over_grpc_follows_the_run() {
 #[tokio::test]
 async fn a_watcher_sees_changes_and_the_end() {
     let coordinator = Coordinator::start(options(2)).await;
-    let mut client = StatusClient::connect(&coordinator.uri).await.unwrap();
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
     let mut changes = client.watch_run(std::time::Duration::from_millis(1)).await.unwrap();
     assert_eq!(changes.next().await.unwrap().unwrap().connected_workers, 0);
     let _worker = Worker::join(&coordinator, "w0").await;
@@ -46,19 +40,15 @@ async fn a_watcher_sees_changes_and_the_end() {
 async fn the_status_command_prints_a_table_or_json() {
     let (coordinator, first, _second, generation) = pair(options(2)).await;
     first.report(generation, 0).await;
-    let mut client = StatusClient::connect(&coordinator.uri).await.unwrap();
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
     when(&mut client, |run| run.step == Step(1)).await;
 
-    let args = StatusArgs { watch: false, json: false, addr: coordinator.uri.clone() };
-    let mut out = Vec::new();
-    status_command::run(&args, &mut out).await.unwrap();
-    let text = String::from_utf8(out).unwrap();
+    let text = ask(&["status", "--addr", &coordinator.uri]).await.unwrap();
     assert!(text.contains("training: step 1 of 20, 2 workers, generation 1"), "{text}");
     assert!(text.contains("SLOT  RANK"), "{text}");
 
-    let mut out = Vec::new();
-    status_command::run(&StatusArgs { json: true, ..args }, &mut out).await.unwrap();
-    let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let text = ask(&["status", "--json", "--addr", &coordinator.uri]).await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json["run"]["phase"], "running");
     assert_eq!(json["workers"][0]["worker"], "w0");
 }
@@ -67,7 +57,7 @@ async fn the_status_command_prints_a_table_or_json() {
 async fn metrics_are_scraped_by_name() {
     let (coordinator, first, _second, generation) = pair(options(2)).await;
     first.report(generation, 0).await;
-    let mut client = StatusClient::connect(&coordinator.uri).await.unwrap();
+    let mut client = StatusClient::connect(&coordinator.destination).await.unwrap();
     when(&mut client, |run| run.step == Step(1)).await;
     let page = http_get(coordinator.metrics, "/metrics").await;
     for line in [
@@ -150,13 +140,4 @@ async fn when(client: &mut StatusClient, wanted: impl Fn(&RunStatus) -> bool) ->
         }
     };
     tokio::time::timeout(PATIENCE, seen).await.expect("it comes in time")
-}
-
-async fn http_get(address: SocketAddr, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer
 }

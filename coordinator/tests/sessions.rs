@@ -5,7 +5,7 @@ mod support;
 use coordinator::server::Server;
 use lockstep_proto::ids::{Generation, Rank};
 use lockstep_proto::{
-    CoordinatorMessage, Exit, Hello, SessionClient, SessionError, Verdict, WorldEnd,
+    CoordinatorMessage, Destination, Exit, Hello, SessionClient, SessionError, Verdict, WorldEnd,
 };
 use serde_json::Value;
 use support::*;
@@ -43,7 +43,8 @@ async fn two_workers_meet_train_and_are_dismissed() {
 async fn a_worker_of_another_run_is_refused_and_should_give_up() {
     let coordinator = Coordinator::start(options(1)).await;
     let stranger = Hello { run_id: Some("other".into()), ..hello("w0") };
-    let (_sender, mut messages) = SessionClient::connect(&coordinator.uri, stranger).await.unwrap();
+    let (_sender, mut messages) =
+        SessionClient::connect(&coordinator.destination, stranger).await.unwrap();
     let error = messages.next().await.unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -58,7 +59,7 @@ async fn a_worker_too_many_may_try_again() {
     let coordinator = Coordinator::start(options(1)).await;
     let _worker = Worker::join(&coordinator, "w0").await;
     let (_sender, mut messages) =
-        SessionClient::connect(&coordinator.uri, hello("w1")).await.unwrap();
+        SessionClient::connect(&coordinator.destination, hello("w1")).await.unwrap();
     let error = messages.next().await.unwrap().unwrap_err();
     assert!(matches!(error, SessionError::Full { .. }), "{error}");
     assert_eq!(error.verdict(), Verdict::Retry);
@@ -70,10 +71,11 @@ async fn nobody_at_the_address_is_worth_another_try_and_nonsense_is_not() {
     let uri = coordinator.uri.clone();
     coordinator.stop.send(()).await.unwrap();
     assert_eq!(coordinator.ended().await, Exit::Done);
-    let error = SessionClient::connect(&uri, hello("w0")).await.unwrap_err();
+    let error = SessionClient::connect(&Destination::plain(&uri), hello("w0")).await.unwrap_err();
     assert_eq!(error.verdict(), Verdict::Retry);
     assert_eq!(error.to_string(), format!("cannot reach the coordinator at {uri}"));
-    let error = SessionClient::connect("not a uri", hello("w0")).await.unwrap_err();
+    let error =
+        SessionClient::connect(&Destination::plain("not a uri"), hello("w0")).await.unwrap_err();
     assert_eq!(error.verdict(), Verdict::GiveUp);
 }
 

@@ -6,26 +6,23 @@ use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status, Streaming};
 
 use crate::border::{Malformed, clip};
+use crate::connection::Destination;
 use crate::coordinator_message::CoordinatorMessage;
 use crate::limits::{MAX_MESSAGE_BYTES, SESSION_QUEUE};
 use crate::operator::OperatorCommand;
 use crate::run_event::RunEvent;
 use crate::server::{AUTHORIZATION, BEARER};
 use crate::status::{RunStatus, WorkerStatus};
+use crate::tls::Distrust;
 use crate::wire;
 use crate::wire::operator_client::OperatorClient as WireOperator;
 use crate::wire::session_client::SessionClient as WireSession;
 use crate::wire::status_client::StatusClient as WireStatus;
 use crate::worker_message::{Hello, WorkerMessage};
-
-/// How long a connection attempt may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Silence after which HTTP/2 asks whether the other end is still there, and how long it may take to answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Why a call to the coordinator failed.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +35,33 @@ pub enum SessionError {
         /// What the parser says.
         #[source]
         source: tonic::transport::Error,
+    },
+    /// An `https` address, and nothing to check who answers there.
+    #[error(
+        "{address} is reached by TLS; give the certificate of the authority that signed the coordinator's \
+         with --tls-ca"
+    )]
+    NoAuthority {
+        /// As it was given.
+        address: String,
+    },
+    /// One end does not trust the other.
+    #[error("no secure connection to the coordinator at {address}")]
+    Distrust {
+        /// Where it was looked for.
+        address: String,
+        /// Why, and what to do.
+        #[source]
+        source: Distrust,
+    },
+    /// Whoever carries the packets could read the operator token.
+    #[error(
+        "the operator token would travel to {address} in plain text; use https:// (the coordinator's \
+         --tls-cert), a loopback address, or --send-token-in-plain-text if the network is private"
+    )]
+    TokenInPlainText {
+        /// Where it would go.
+        address: String,
     },
     /// Nobody answers.
     #[error("cannot reach the coordinator at {address}")]
@@ -88,9 +112,13 @@ impl SessionError {
     pub fn verdict(&self) -> Verdict {
         match self {
             Self::Unreachable { .. } | Self::Full { .. } | Self::Broken { .. } => Verdict::Retry,
-            Self::Address { .. } | Self::Refused { .. } | Self::Token | Self::Malformed(_) => {
-                Verdict::GiveUp
-            }
+            Self::Address { .. }
+            | Self::NoAuthority { .. }
+            | Self::Distrust { .. }
+            | Self::TokenInPlainText { .. }
+            | Self::Refused { .. }
+            | Self::Token
+            | Self::Malformed(_) => Verdict::GiveUp,
         }
     }
 
@@ -112,15 +140,15 @@ impl SessionError {
 pub struct SessionClient;
 
 impl SessionClient {
-    /// Opens a session and says hello. `address` is a URI such as `http://127.0.0.1:7400`.
+    /// Opens a session and says hello.
     ///
     /// The first message to arrive is `Welcome`. The session ends when the sender is dropped and
     /// everything queued has left.
     pub async fn connect(
-        address: &str,
+        destination: &Destination,
         hello: Hello,
     ) -> Result<(SessionSender, SessionMessages), SessionError> {
-        let channel = channel(address).await?;
+        let channel = destination.channel().await?;
         let (queue, outgoing) = mpsc::channel(SESSION_QUEUE);
         let sender = SessionSender { queue };
         sender.send(WorkerMessage::Hello(hello)).await?;
@@ -171,10 +199,10 @@ pub struct StatusClient {
 }
 
 impl StatusClient {
-    /// Connects. `address` is a URI such as `http://127.0.0.1:7400`.
-    pub async fn connect(address: &str) -> Result<Self, SessionError> {
-        let client =
-            WireStatus::new(channel(address).await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    /// Connects.
+    pub async fn connect(destination: &Destination) -> Result<Self, SessionError> {
+        let client = WireStatus::new(destination.channel().await?)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { client })
     }
 
@@ -254,6 +282,31 @@ where
     })
 }
 
+/// An operator's token, and how far it may travel.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The coordinator's operator token.
+    pub token: &'a [u8],
+    /// Whether it may be sent to another machine without encryption.
+    pub in_plain_text: PlainText,
+}
+
+/// Never shows the token.
+impl std::fmt::Debug for Credentials<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+/// Whether a secret may travel where others can read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlainText {
+    /// Only encrypted, or inside this machine.
+    Forbidden,
+    /// Someone has said that the network is private.
+    Allowed,
+}
+
 /// Asks for changes of a run.
 #[derive(Debug, Clone)]
 pub struct OperatorClient {
@@ -263,17 +316,25 @@ pub struct OperatorClient {
 
 impl OperatorClient {
     /// Connects, with the coordinator's operator token if it has one.
-    pub async fn connect(address: &str, token: Option<&[u8]>) -> Result<Self, SessionError> {
-        let authorization = token
-            .map(|token| AsciiMetadataValue::try_from([BEARER, token].concat()))
+    pub async fn connect(
+        destination: &Destination,
+        credentials: Option<Credentials<'_>>,
+    ) -> Result<Self, SessionError> {
+        let forbidden = |of: Credentials<'_>| of.in_plain_text == PlainText::Forbidden;
+        if credentials.is_some_and(forbidden) && !destination.is_private() {
+            let address = destination.uri().to_owned();
+            return Err(SessionError::TokenInPlainText { address });
+        }
+        let authorization = credentials
+            .map(|of| AsciiMetadataValue::try_from([BEARER, of.token].concat()))
             .transpose()
             .map_err(|_| SessionError::Token)?
             .map(|mut value| {
                 value.set_sensitive(true);
                 value
             });
-        let client =
-            WireOperator::new(channel(address).await?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let client = WireOperator::new(destination.channel().await?)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self { client, authorization })
     }
 
@@ -311,17 +372,4 @@ fn with<T>(authorization: Option<AsciiMetadataValue>, message: T) -> Request<T> 
         request.metadata_mut().insert(AUTHORIZATION, authorization);
     }
     request
-}
-
-async fn channel(address: &str) -> Result<Channel, SessionError> {
-    let endpoint = Endpoint::from_shared(address.to_owned())
-        .map_err(|source| SessionError::Address { address: address.to_owned(), source })?;
-    endpoint
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .connect()
-        .await
-        .map_err(|source| SessionError::Unreachable { address: address.to_owned(), source })
 }

@@ -10,6 +10,7 @@
 //! * [`worker_message`], [`report`], [`coordinator_message`], [`status`], [`run_event`], [`operator`]: the
 //!   messages, as types that are valid once they exist;
 //! * [`client`], [`server`]: the gRPC services in terms of those types;
+//! * [`connection`], [`tls`]: reaching a coordinator, and who may;
 //! * [`limits`]: how much of anything the wire may carry, and the protocol's version;
 //! * [`config`], [`layers`], [`presets`], [`validate`]: what a run computes, and how it is told;
 //! * [`schedule`]: how long a run is, and τ and η of its steps;
@@ -19,6 +20,7 @@
 
 pub mod client;
 pub mod config;
+pub mod connection;
 pub mod coordinator_message;
 pub mod exit;
 pub mod ids;
@@ -31,19 +33,23 @@ pub mod run_event;
 pub mod schedule;
 pub mod server;
 pub mod status;
+pub mod tls;
 pub mod validate;
 pub mod worker_message;
 
 mod border;
 mod faults;
+#[cfg(test)]
+mod fuzz;
 mod print;
 mod wire;
 
 pub use border::Malformed;
 pub use client::{
-    OperatorClient, RunEvents, SessionClient, SessionError, SessionMessages, SessionSender,
-    StatusClient, Verdict,
+    Credentials, OperatorClient, PlainText, RunEvents, SessionClient, SessionError,
+    SessionMessages, SessionSender, StatusClient, Verdict,
 };
+pub use connection::Destination;
 pub use coordinator_message::{
     Abort, CoordinatorMessage, Dismiss, Dump, LaneRange, Member, PlanWindow, Secret, StepPlan,
     Stop, Welcome, World,

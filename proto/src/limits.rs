@@ -34,5 +34,8 @@ pub const MAX_EVENTS: usize = 256;
 /// Length of a generation's secret, in bytes.
 pub const SECRET_BYTES: usize = 32;
 
+/// Calls that one connection may have open: a worker has one, `coordinator status --watch` two.
+pub const MAX_STREAMS: u32 = 16;
+
 /// Messages that may wait in a session's queue in each direction before the sender has to wait.
 pub const SESSION_QUEUE: usize = 64;

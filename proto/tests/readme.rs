@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use lockstep_proto::Exit;
 use lockstep_proto::presets::presets;
 use lockstep_proto::validate::describe;
 
@@ -29,6 +30,28 @@ fn the_readme_shows_the_configuration_and_the_presets_of_the_program() {
              `UPDATE_README=1 cargo test -p lockstep-proto --test readme`"
         );
     }
+}
+
+#[test]
+fn the_exit_codes_of_the_readme_and_the_manifests_are_those_of_the_program() {
+    let readme = fs::read_to_string(README).unwrap();
+    let (_, section) = readme.split_once("\n### Exit codes\n").unwrap();
+    let rows = section.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+    let rows: Vec<Vec<&str>> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    let codes: Vec<u32> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
+    // 1 is not in the protocol: commands of the worker's program end with it, without a coordinator.
+    let ours = |code: &u32| *code == 1 || Exit::from_code(*code).is_some();
+    assert_eq!(codes, (0..256).filter(ours).collect::<Vec<_>>());
+
+    let hopeless = rows.iter().filter(|row| row[2] == "don't restart").map(|row| row[0]);
+    let hopeless = hopeless.collect::<Vec<_>>().join(", ");
+    assert_eq!(hopeless, format!("{}, {}", Exit::ConfigFault.code(), Exit::DoNotRestart.code()));
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/k8s/workers.yaml");
+    let manifest = fs::read_to_string(manifest).unwrap();
+    assert!(manifest.contains(&format!("values: [{hopeless}]")), "{hopeless} fail the job");
 }
 
 /// One table per section of the configuration.

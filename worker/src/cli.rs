@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use lockstep_service::telemetry::LogFormat;
+use lockstep_service::tls_args::ClientTlsArgs;
 
 use crate::commands;
 
@@ -50,9 +51,13 @@ pub enum Command {
 /// One rank of a run. Everything that decides what is computed comes from the coordinator.
 #[derive(Debug, Clone, Args)]
 pub struct TrainArgs {
-    /// Where the coordinator listens, for example `http://127.0.0.1:7400`.
+    /// Where the coordinator listens, for example `http://127.0.0.1:7400`, or `https://coordinator:7400`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
+
+    /// How to reach it.
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
 
     /// Packed training data: a folder with `manifest.json`, made by `worker pack`.
     #[arg(long, value_name = "DIR")]

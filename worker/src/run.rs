@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use lockstep_collective::HostListener;
 use lockstep_data::Dataset;
-use lockstep_proto::{DataSet, Exit, Hello, PROTOCOL_VERSION, ids};
+use lockstep_proto::{DataSet, Destination, Exit, Hello, PROTOCOL_VERSION, ids};
 use lockstep_service::exit::Failure;
 use lockstep_service::listen::listen;
 use lockstep_service::metrics_http;
@@ -28,17 +28,23 @@ use crate::trainer::{self, Equipment};
 ///
 /// What kept it from starting, or ended it, and how the process then exits.
 pub fn run(args: &TrainArgs, meters: &Arc<Meters>) -> Result<Exit, Failure> {
-    take_part(args, meters).map_err(|error| Failure { exit: exit_for(&error), error })
+    let coordinator = args.tls.destination(&args.coordinator).map_err(Failure::config)?;
+    take_part(args, coordinator, meters).map_err(|error| Failure { exit: exit_for(&error), error })
 }
 
-fn take_part(args: &TrainArgs, meters: &Arc<Meters>) -> anyhow::Result<Exit> {
+fn take_part(
+    args: &TrainArgs,
+    coordinator: Destination,
+    meters: &Arc<Meters>,
+) -> anyhow::Result<Exit> {
     let dataset = Arc::new(Dataset::open(&args.data)?);
     let device = choose_device(&args.device)?;
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
-    let target = target(args, &dataset, device);
     let applied_log =
         AppliedLog::open(args.applied_log.as_deref()).context("open --applied-log")?;
+    let hello = hello(args, &dataset, device);
+    let target = Target { coordinator, hello, patience: args.patience() };
     let equipment = Equipment {
         dataset,
         checkpoints: args.checkpoints.clone(),
@@ -89,11 +95,11 @@ async fn serve_metrics(
     Ok(Some(shutdown.drop_guard()))
 }
 
-fn target(args: &TrainArgs, dataset: &Dataset, device: Device) -> Target {
+fn hello(args: &TrainArgs, dataset: &Dataset, device: Device) -> Hello {
     let manifest = dataset.manifest();
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim().to_owned();
-    let hello = Hello {
+    Hello {
         protocol: PROTOCOL_VERSION,
         run_id: args.run_id.clone(),
         worker: ids::WorkerUid(unique_name(&host)),
@@ -111,8 +117,7 @@ fn target(args: &TrainArgs, dataset: &Dataset, device: Device) -> Target {
             classes: engine::classes(dataset),
         },
         member: None,
-    };
-    Target { address: args.coordinator.clone(), hello, patience: args.patience() }
+    }
 }
 
 /// Unique per process start: host, process id and the time of the start.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use lockstep_collective::AbortHandle;
 use lockstep_proto::ids::Generation;
 use lockstep_proto::{
-    CoordinatorMessage, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
+    CoordinatorMessage, Destination, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
     SessionMessages, SessionSender, Verdict, Welcome, WorkerMessage,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,7 +30,7 @@ const PARTING: Duration = Duration::from_secs(5);
 /// Where and as whom to connect.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
-    pub(crate) address: String,
+    pub(crate) coordinator: Destination,
     pub(crate) hello: Hello,
     /// Give up after this long without a coordinator.
     pub(crate) patience: Duration,
@@ -84,7 +84,7 @@ async fn connect(
     let mut pause = FIRST_PAUSE;
     loop {
         target.hello.member = shared.membership();
-        let error = match SessionClient::connect(&target.address, target.hello.clone()).await {
+        let error = match SessionClient::connect(&target.coordinator, target.hello.clone()).await {
             Ok(connected) => return Ok(connected),
             Err(error) => error,
         };
@@ -92,7 +92,7 @@ async fn connect(
         match error.verdict() {
             Verdict::GiveUp => return Err(SessionFailure::Refused(error)),
             Verdict::Retry if waited + pause > target.patience => {
-                let address = target.address.clone();
+                let address = target.coordinator.uri().to_owned();
                 return Err(SessionFailure::Unreachable { address, waited, source: error });
             }
             Verdict::Retry => {
@@ -134,7 +134,6 @@ impl Session {
                 message = messages.next() => match message {
                     Some(Ok(CoordinatorMessage::Welcome(welcome))) => {
                         target.hello.run_id = Some(welcome.run_id.clone());
-                        target.hello.slot = Some(welcome.slot);
                         beat = interval(welcome.heartbeat);
                         welcomed = true;
                         self.welcomed(welcome, &sender).await

@@ -23,6 +23,7 @@ use lockstep_proto::ids::{Generation, Rank};
 use lockstep_proto::{
     Activity, Dump, Enlist, Goodbye, StepPlan, Welcome, WorkerMessage, World, WorldEnded,
 };
+use lockstep_service::telemetry::chain;
 use tch::Device;
 
 use crate::applied_log::AppliedLog;
@@ -274,7 +275,7 @@ impl Trainer {
         self.end.shared.turn_to(Activity::Saving);
         self.save(world);
         while let Err(error) = self.archive.finish(&self.end) {
-            let error = &error as &dyn std::error::Error;
+            let error = chain(&error);
             if self.end.shared.wants_leave() {
                 return tracing::error!(error, "the last state is not saved");
             }
@@ -295,7 +296,7 @@ impl Trainer {
         match self.snapshot(0).write(&folder.join(name)) {
             Ok(path) => tracing::warn!(path = %path.display(), "the odd state is written"),
             Err(error) => {
-                let error = &error as &dyn std::error::Error;
+                let error = chain(&error);
                 tracing::error!(error, "the odd state is not written");
             }
         }

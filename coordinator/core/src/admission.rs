@@ -1,9 +1,9 @@
 //! Coming and going: the checks of a hello, and what a lost session means.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lockstep_proto::ids::{Rank, Slot};
+use lockstep_proto::ids::{Rank, Slot, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
     CoordinatorMessage, DataSet, Dismiss, Hello, Occurrence, PROTOCOL_VERSION, Welcome,
@@ -30,6 +30,10 @@ impl Core {
                 Banned::Odd => format!("worker {uid} held another state than the other ranks"),
             };
             return Err(Refusal::Mismatch(format!("{what}; start another process in its place")));
+        }
+        // A data set that nobody has trained on binds nobody.
+        if self.roster.len() == 0 && !self.bound {
+            self.plan = None;
         }
         let run = &self.settings.config.run;
         let admission = Admission {
@@ -108,10 +112,6 @@ impl Core {
             let reason = format!("{} is gone: {why}", name(rank, &session));
             self.fail_world(vec![rank], &reason);
         }
-        // A data set that nobody has trained on binds nobody.
-        if self.roster.len() == 0 && !self.bound {
-            self.plan = None;
-        }
         self.form_if_ready();
     }
 }
@@ -130,7 +130,7 @@ struct Admission<'a> {
     data: Option<&'a DataSet>,
     roster: &'a Roster,
     /// Slots of members that may come back.
-    reserved: BTreeSet<Slot>,
+    reserved: BTreeMap<WorkerUid, Slot>,
 }
 
 impl Admission<'_> {
@@ -181,6 +181,9 @@ impl Admission<'_> {
     }
 
     fn slot(&self, hello: &Hello) -> Result<Slot, Refusal> {
+        if let Some(slot) = self.reserved.get(&hello.worker) {
+            return Ok(*slot);
+        }
         if let Some(slot) = hello.slot {
             if slot.0 < MAX_SLOTS {
                 return Ok(slot);
@@ -195,7 +198,8 @@ impl Admission<'_> {
         if let Some((_, slot)) = self.roster.find(&hello.worker) {
             return Ok(slot);
         }
-        self.roster.free_slot(&self.reserved).ok_or_else(|| {
+        let reserved = self.reserved.values().copied().collect();
+        self.roster.free_slot(&reserved).ok_or_else(|| {
             Refusal::Full(format!("the run has {MAX_SLOTS} workers, the most it can take"))
         })
     }

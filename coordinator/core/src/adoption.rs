@@ -4,28 +4,31 @@
 //! are; once more than half are here, plans are sent again and the world has noticed nothing. Those that stay away for
 //! too long count as lost.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockstep_proto::config::RunConfig;
-use lockstep_proto::ids::{Rank, Slot};
+use lockstep_proto::ids::{Rank, Slot, WorkerUid};
 use lockstep_proto::{CoordinatorMessage, Hello, Membership, Occurrence, PlanWindow, Stop};
 
 use crate::core::{Core, State};
 use crate::event::SessionId;
-use crate::forming::{Call, Forming};
-use crate::journal::{Memory, Planned, WorldRecord};
+use crate::forming::Forming;
+use crate::journal::{LastWorld, Memory, Planned, WorldRecord};
 use crate::plan::RunPlan;
 use crate::roster::Standing;
 use crate::world::{LiveWorld, Stopping, Then};
 
 /// The plan of the run and its state as the journal tells them.
 pub(crate) fn recall(config: &RunConfig, memory: Memory, paused: bool) -> (Option<RunPlan>, State) {
-    // Where the configuration has changed too much, there is nothing to go on with.
-    let plan = memory.data.and_then(|data| RunPlan::new(config, data).ok());
-    let Some((record, planned)) = memory.world.filter(|_| plan.is_some()) else {
-        return (plan, State::Forming(Forming::new(Call::Cold, None)));
+    let Some(LastWorld { record, planned, over }) = memory.last else {
+        return (None, State::Forming(Forming::cold(None)));
     };
+    // Where the configuration has changed too much, there is nothing to go on with.
+    let plan = RunPlan::new(config, record.data.clone()).ok();
+    if over || plan.is_none() {
+        return (plan, State::Forming(Forming::cold(Some(&record))));
+    }
     let mut world = outlived(record, planned, config);
     if paused {
         let why = "the operator asked for a pause".to_owned();
@@ -58,11 +61,10 @@ impl Core {
     }
 
     /// Slots of members that may come back.
-    pub(crate) fn reserved(&self) -> BTreeSet<Slot> {
-        let slot = |world: &LiveWorld, rank: &Rank| world.place(*rank).map(|place| place.slot);
-        self.live().map_or_else(BTreeSet::new, |world| {
-            world.missing.iter().filter_map(|rank| slot(world, rank)).collect()
-        })
+    pub(crate) fn reserved(&self) -> BTreeMap<WorkerUid, Slot> {
+        let Some(world) = self.live() else { return BTreeMap::new() };
+        let missing = world.missing.iter().filter_map(|rank| world.place(*rank));
+        missing.map(|place| (place.worker.clone(), place.slot)).collect()
     }
 
     /// Counts a member in again, and gives it all that it may have missed.

@@ -97,7 +97,7 @@ impl Core {
     /// A run as the journal tells it, and without workers yet.
     pub fn new(mut settings: Settings) -> Self {
         let memory = std::mem::take(&mut settings.memory);
-        let generation = memory.generation;
+        let generation = memory.generation();
         let progress = Progress::recall(&memory);
         let (plan, state) = recall(&settings.config, memory, settings.paused);
         let cooldown = Duration::from_millis(settings.config.control.cooldown_ms.into());

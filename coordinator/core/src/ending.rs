@@ -52,8 +52,7 @@ impl Core {
         if ends_run {
             return self.stopped(&reason);
         }
-        let after = format!("generation {} stopped at a step edge", generation.0);
-        self.leave_world(generation, Forming::new(Call::Edge, Some(after)));
+        self.leave_world(Call::Edge, format!("generation {} stopped at a step edge", generation.0));
     }
 
     /// The world is broken: whoever is still in it is told to leave.
@@ -70,13 +69,17 @@ impl Core {
                 "{MAX_FRUITLESS_WORLDS} worlds in a row ended without a step; the last: {reason}"
             ));
         } else {
-            let after = format!("generation {} failed: {reason}", generation.0);
-            self.leave_world(generation, Forming::new(Call::Failure, Some(after)));
+            self.leave_world(
+                Call::Failure,
+                format!("generation {} failed: {reason}", generation.0),
+            );
         }
     }
 
-    fn leave_world(&mut self, generation: Generation, forming: Forming) {
-        self.emit(Effect::Journal(Record::Ended(generation)));
+    fn leave_world(&mut self, call: Call, after: String) {
+        let State::Running(world) = &self.state else { return };
+        let forming = Forming::behind(call, after, &world.record);
+        self.emit(Effect::Journal(Record::Ended(self.generation)));
         self.enter(State::Forming(forming));
         self.form_if_ready();
     }

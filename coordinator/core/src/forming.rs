@@ -1,14 +1,15 @@
 //! When a world forms, and of whom.
 //!
-//! At once, when as many workers are ready as the run wants and nobody of the last world is still on the way. Otherwise
-//! behind a last call, with as many as there are, but no fewer than `run.min_world` and always more than half of those
+//! At once, when as many workers are ready as the run wants, nobody of the last world is still on the way, and the run does
+//! not fall back behind a step that is known to be applied, since its last state may still come. Otherwise behind a last call, with as many as there are, but no fewer than `run.min_world` and always more than half of those
 //! who count. Who is too many waits as a spare; a place that becomes free is taken at the next announced step edge, or
 //! with the next world.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use lockstep_proto::ids::{Generation, Rank};
+use lockstep_proto::ids::{Cursor, Generation, Rank, Step, WorkerUid};
 use lockstep_proto::{CoordinatorMessage, Occurrence, PlanWindow, StepPlan, World};
 
 use crate::core::{Core, State};
@@ -23,6 +24,8 @@ pub(crate) struct Forming {
     /// How the last world ended.
     pub(crate) after: Option<String>,
     pub(crate) call: Call,
+    /// Members of the last world, who hold its state.
+    survivors: BTreeSet<WorkerUid>,
     /// Since when a world could form without those who are still away.
     pub(crate) quorum: Option<Duration>,
 }
@@ -40,9 +43,9 @@ pub(crate) enum Call {
 
 /// Who is there for the next world.
 #[derive(Debug)]
-pub(crate) struct Muster {
+struct Muster {
     /// Who waits for it, by slot.
-    pub(crate) ready: Vec<SessionId>,
+    ready: Vec<SessionId>,
     /// Members of the last world that are on their way.
     awaited: usize,
     /// Everyone whose majority it takes.
@@ -50,16 +53,27 @@ pub(crate) struct Muster {
 }
 
 impl Forming {
-    pub(crate) fn new(call: Call, after: Option<String>) -> Self {
-        Self { after, call, quorum: None }
+    /// While workers are being started, anew where there was a world.
+    pub(crate) fn cold(last: Option<&WorldRecord>) -> Self {
+        let survivors = last.map_or_else(BTreeSet::new, members);
+        Self { after: None, call: Call::Cold, survivors, quorum: None }
     }
+
+    /// After that world.
+    pub(crate) fn behind(call: Call, after: String, world: &WorldRecord) -> Self {
+        Self { after: Some(after), call, survivors: members(world), quorum: None }
+    }
+}
+
+fn members(world: &WorldRecord) -> BTreeSet<WorkerUid> {
+    world.members.iter().map(|place| place.worker.clone()).collect()
 }
 
 impl Core {
     pub(crate) fn form_if_ready(&mut self) {
         let State::Forming(forming) = &self.state else { return };
         let call = forming.call;
-        let muster = self.muster(call);
+        let muster = self.muster(forming);
         let enough = !self.paused && self.is_quorum(&muster);
         let State::Forming(forming) = &mut self.state else { return };
         if !enough {
@@ -68,7 +82,8 @@ impl Core {
         }
         let since = *forming.quorum.get_or_insert(self.now);
         let wanted = self.settings.config.run.world as usize;
-        let all = muster.awaited == 0 && (muster.ready.len() >= wanted || call == Call::Edge);
+        let many = muster.ready.len() >= wanted || call == Call::Edge;
+        let all = many && muster.awaited == 0 && !self.falls_back(&muster.ready);
         if all || self.now >= since + self.last_call(call) {
             self.form(muster.ready);
         }
@@ -76,17 +91,17 @@ impl Core {
 
     /// Who is there. Workers that are being started count from the beginning of a run, but hold up no run that had a
     /// world; those that cool down never count.
-    pub(crate) fn muster(&self, call: Call) -> Muster {
+    fn muster(&self, forming: &Forming) -> Muster {
         let mut muster = Muster { ready: Vec::new(), awaited: 0, leased: 0 };
         for (id, session) in self.roster.by_slot() {
             if !self.cooldown(session).is_zero() {
                 continue;
             }
-            let survives = self.generation > Generation(0) && session.over == self.generation;
+            let survives = forming.survivors.contains(&session.worker);
             match session.standing {
                 Standing::Enlisted(_) => muster.ready.push(id),
                 Standing::Idle if survives => muster.awaited += 1,
-                Standing::Idle if call == Call::Cold => muster.leased += 1,
+                Standing::Idle if forming.call == Call::Cold => muster.leased += 1,
                 Standing::Idle | Standing::Member(_) => {}
             }
         }
@@ -98,6 +113,17 @@ impl Core {
         let run = &self.settings.config.run;
         let ready = muster.ready.len();
         ready >= run.least() as usize && ready * 2 > muster.leased.min(run.most() as usize)
+    }
+
+    /// Whether nobody of these holds what the run has come to.
+    fn falls_back(&self, ready: &[SessionId]) -> bool {
+        let newest = ready.iter().filter_map(|id| self.held(*id)).max();
+        newest.map_or(Step(0), |(step, _)| step) < self.progress.step
+    }
+
+    fn held(&self, id: SessionId) -> Option<(Step, Cursor)> {
+        let state = self.roster.get(id)?.enlisted()?.state?;
+        Some((state.step, state.cursor))
     }
 
     pub(crate) fn last_call(&self, call: Call) -> Duration {
@@ -146,9 +172,7 @@ impl Core {
     /// follow slots, so that they change little from world to world.
     fn choose(&self, mut ready: Vec<SessionId>) -> Vec<SessionId> {
         let session = |id: &SessionId| self.roster.get(*id).expect("it is ready");
-        let held =
-            |id: &SessionId| Some(session(id).enlisted()?.state?).map(|s| (s.step, s.cursor));
-        ready.sort_by_key(|id| Reverse(held(id)));
+        ready.sort_by_key(|id| Reverse(self.held(*id)));
         ready.truncate(self.settings.config.run.most() as usize);
         ready.sort_by_key(|id| session(id).slot);
         ready
@@ -201,7 +225,8 @@ impl Core {
 
     /// Workers that wait for a place in a world, and may have one.
     pub(crate) fn spares(&self) -> usize {
-        self.muster(Call::Edge).ready.len()
+        let waits = |s: &Session| s.enlisted().is_some() && self.cooldown(s).is_zero();
+        self.roster.by_slot().filter(|(_, session)| waits(session)).count()
     }
 
     fn send_plan(&mut self, steps: Vec<StepPlan>) {

@@ -65,42 +65,49 @@ pub struct Planned {
 /// What all records of a run amount to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
-    /// Newest world that was ever announced; 0: none.
-    pub(crate) generation: Generation,
-    /// What the run trains on.
-    pub(crate) data: Option<DataSet>,
-    /// The newest world, if it is not over, and how far it is planned.
-    pub(crate) world: Option<(WorldRecord, Planned)>,
+    /// The newest world.
+    pub(crate) last: Option<LastWorld>,
     /// Newest checkpoint.
     pub(crate) checkpoint: Option<Step>,
+}
+
+/// The newest world that the journal knows of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastWorld {
+    pub(crate) record: WorldRecord,
+    pub(crate) planned: Planned,
+    pub(crate) over: bool,
 }
 
 impl Memory {
     /// Takes in the next record.
     pub fn apply(&mut self, record: Record) {
         match record {
-            Record::World(world) => {
-                self.generation = world.generation;
-                self.data = Some(world.data.clone());
-                let planned = Planned::nothing_of(&world);
-                self.world = Some((world, planned));
+            Record::World(record) => {
+                let planned = Planned::nothing_of(&record);
+                self.last = Some(LastWorld { record, planned, over: false });
             }
             Record::Planned(planned) => {
-                if let Some((_, known)) = self.live(planned.generation) {
-                    *known = planned;
+                if let Some(last) = self.last(planned.generation) {
+                    last.planned = planned;
                 }
             }
             Record::Ended(generation) => {
-                if self.live(generation).is_some() {
-                    self.world = None;
+                if let Some(last) = self.last(generation) {
+                    last.over = true;
                 }
             }
             Record::Checkpoint(step) => self.checkpoint = self.checkpoint.max(Some(step)),
         }
     }
 
-    fn live(&mut self, generation: Generation) -> Option<&mut (WorldRecord, Planned)> {
-        self.world.as_mut().filter(|(world, _)| world.generation == generation)
+    /// Newest world that was ever announced; 0: none.
+    pub fn generation(&self) -> Generation {
+        self.last.as_ref().map_or(Generation(0), |last| last.record.generation)
+    }
+
+    fn last(&mut self, generation: Generation) -> Option<&mut LastWorld> {
+        self.last.as_mut().filter(|last| last.record.generation == generation)
     }
 }
 
@@ -125,14 +132,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_world_is_remembered_until_it_is_over() {
+    fn the_newest_world_is_remembered_and_that_it_is_over() {
         let planned = Planned { until: Step(8), ..Planned::nothing_of(&world(2)) };
         let records = [Record::World(world(1)), Record::World(world(2)), Record::Planned(planned)];
         let mut memory: Memory = records.into_iter().collect();
-        assert_eq!(memory.generation, Generation(2));
-        assert_eq!(memory.world, Some((world(2), planned)));
+        assert_eq!(memory.generation(), Generation(2));
+        let mut last = LastWorld { record: world(2), planned, over: false };
+        assert_eq!(memory.last, Some(last.clone()));
         memory.apply(Record::Ended(Generation(2)));
-        assert_eq!((memory.world, memory.generation), (None, Generation(2)));
+        last.over = true;
+        assert_eq!(memory.last, Some(last));
     }
 
     #[test]
@@ -141,7 +150,7 @@ mod tests {
         let records =
             [Record::World(world(2)), Record::Planned(late), Record::Ended(Generation(1))];
         let memory: Memory = records.into_iter().collect();
-        assert_eq!(memory.world, Some((world(2), Planned::nothing_of(&world(2)))));
+        assert_eq!(memory, [Record::World(world(2))].into_iter().collect());
     }
 
     fn world(generation: u64) -> WorldRecord {

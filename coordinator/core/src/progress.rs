@@ -37,8 +37,8 @@ impl Progress {
     /// As far as the journal tells.
     pub(crate) fn recall(memory: &Memory) -> Self {
         let mut progress = Self { checkpoint: memory.checkpoint, ..Self::default() };
-        if let Some((_, planned)) = &memory.world {
-            (progress.step, progress.cursor) = (planned.step, planned.cursor);
+        if let Some(last) = &memory.last {
+            (progress.step, progress.cursor) = (last.planned.step, last.planned.cursor);
         }
         progress
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use lockstep_proto::Exit;
+use lockstep_proto::{Exit, SessionError, Verdict};
 
 /// An error that ends the process, and how.
 #[derive(Debug)]
@@ -25,6 +25,17 @@ impl Failure {
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self { exit: Exit::RestartMe, error }
+    }
+}
+
+/// What would fail again is for people to correct.
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let exit = match error.verdict() {
+            Verdict::Retry => Exit::RestartMe,
+            Verdict::GiveUp => Exit::ConfigFault,
+        };
+        Self { exit, error: error.into() }
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`telemetry`]: logs, with `--log-format` and `RUST_LOG`;
 //! * [`metrics_http`]: the HTTP server of `/metrics` and `/healthz`;
 //! * [`listen`]: binding a port, with a sentence where that fails;
+//! * [`tls_args`]: the options that name certificates and keys;
 //! * [`exit`]: from a result to an exit code, the error printed once.
 //!
 //! Beside `lockstep-proto`, since that crate sees no clocks, files or sockets of its own.
@@ -11,3 +12,4 @@ pub mod exit;
 pub mod listen;
 pub mod metrics_http;
 pub mod telemetry;
+pub mod tls_args;
