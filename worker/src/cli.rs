@@ -22,6 +22,10 @@ pub struct Cli {
     #[command(flatten)]
     pub train: Option<TrainArgs>,
 
+    /// How to reach the coordinator. Not in `train`: a group of arguments with another one inside counts as absent.
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
+
     /// Form of the log on standard error; `RUST_LOG` chooses what is logged.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -54,10 +58,6 @@ pub struct TrainArgs {
     /// Where the coordinator listens, for example `http://127.0.0.1:7400`, or `https://coordinator:7400`.
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
-
-    /// How to reach it.
-    #[command(flatten)]
-    pub tls: ClientTlsArgs,
 
     /// Packed training data: a folder with `manifest.json`, made by `worker pack`.
     #[arg(long, value_name = "DIR")]
@@ -114,5 +114,18 @@ impl TrainArgs {
     /// [`TrainArgs::connect_timeout`] as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.connect_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coordinator_and_data_are_enough_to_train() {
+        let arguments = ["worker", "--coordinator", "http://h:1", "--data", "d", "--tls-ca", "ca"];
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        assert!(cli.train.is_some() && cli.tls.tls_ca.is_some());
+        assert!(Cli::try_parse_from(["worker"]).unwrap().train.is_none());
     }
 }

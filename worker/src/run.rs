@@ -10,6 +10,7 @@ use lockstep_proto::{DataSet, Destination, Exit, Hello, PROTOCOL_VERSION, ids};
 use lockstep_service::exit::Failure;
 use lockstep_service::listen::listen;
 use lockstep_service::metrics_http;
+use lockstep_service::tls_args::ClientTlsArgs;
 use tch::Device;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -27,8 +28,8 @@ use crate::trainer::{self, Equipment};
 /// # Errors
 ///
 /// What kept it from starting, or ended it, and how the process then exits.
-pub fn run(args: &TrainArgs, meters: &Arc<Meters>) -> Result<Exit, Failure> {
-    let coordinator = args.tls.destination(&args.coordinator).map_err(Failure::config)?;
+pub fn run(args: &TrainArgs, tls: &ClientTlsArgs, meters: &Arc<Meters>) -> Result<Exit, Failure> {
+    let coordinator = tls.destination(&args.coordinator).map_err(Failure::config)?;
     take_part(args, coordinator, meters).map_err(|error| Failure { exit: exit_for(&error), error })
 }
 
