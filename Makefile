@@ -1,7 +1,7 @@
 # Any target can be the first command in a fresh clone: each one sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test reference interop bench-step bench-data demo demo-long lint fmt clean-demo
+.PHONY: help setup build test chaos reference interop bench-step bench-data demo demo-long lint fmt clean-demo
 
 # Which libtorch: cpu or cuda. Empty keeps the one that is set up; the CPU one at first.
 TORCH ?=
@@ -17,6 +17,10 @@ build: setup ## Build the coordinator and the worker, optimized
 
 test: setup ## Check everything: format, lints, docs, all tests (what CI runs)
 	@deploy/check.sh
+
+chaos: setup ## Attack a run with random faults and prove that nothing is lost (FAULTS=200 SEED=1; some seconds each)
+	cargo build --workspace --bins --features worker/failpoints
+	cargo run --package lockstep-tests --bin chaos -- $(or $(FAULTS),200) $(or $(SEED),1)
 
 reference: setup ## Recompute steps of real runs, and views, with PyTorch (fetches it where there is none: 2.3 GB)
 	@deploy/reference.sh

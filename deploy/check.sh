@@ -9,8 +9,8 @@ main() {
     step "crates that must build without libtorch" without_libtorch
     step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items
     step "examples in the documentation" cargo test --workspace --doc
-    # The process tests start these; testing a library does not build them.
-    step "programs" cargo build --workspace --bins
+    # The process tests start these; testing a library does not build them. Chaos needs faults on order.
+    step "programs" cargo build --workspace --bins --features worker/failpoints
     step "steps recomputed by PyTorch" deploy/reference.sh --if-found
     # Last, so that the summary of the tests closes the output.
     step "tests" tests

@@ -35,7 +35,7 @@ main() {
         --bench-data) exec "$python" tests/reference/bench_data.py --worker "$worker" "${@:2}" ;;
     esac
     echo "with PyTorch of $python"
-    cargo build --package coordinator --package worker --bins
+    cargo build --package coordinator --package worker --bins --features worker/failpoints
     LOCKSTEP_REFERENCE_PYTHON=$python cargo test --package lockstep-tests --test reference -- \
         --ignored --nocapture --test-threads=1
     if "$python" -c 'import webdataset' &>/dev/null; then

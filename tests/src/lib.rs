@@ -10,7 +10,10 @@
 )]
 #![expect(clippy::missing_panics_doc, reason = "a test harness panics when the test has failed")]
 
-use std::fs::{self, File};
+pub mod chaos;
+
+use std::ffi::OsStr;
+use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -72,36 +75,28 @@ impl Scene {
 
     /// Starts the worker program in the test's folder.
     pub fn worker(&self, name: &str, arguments: &[&str]) -> Process {
-        self.start(name, "worker", arguments, &[])
-    }
-
-    /// The same with more in its environment.
-    pub fn worker_with(
-        &self,
-        name: &str,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
-    ) -> Process {
-        self.start(name, "worker", arguments, variables)
+        self.start_with(name, "worker", arguments, &[])
     }
 
     /// Starts the coordinator program in the test's folder.
     pub fn coordinator(&self, name: &str, arguments: &[&str]) -> Process {
-        self.start(name, "coordinator", arguments, &[])
+        self.start_with(name, "coordinator", arguments, &[])
     }
 
-    fn start(
+    /// Starts a program in the test's folder, with more variables in its environment. Its log goes on where a process of
+    /// this name has written before.
+    pub fn start_with(
         &self,
         name: &str,
         program: &str,
-        arguments: &[&str],
-        variables: &[(&str, &str)],
+        arguments: &[impl AsRef<OsStr>],
+        environment: &[(&str, &OsStr)],
     ) -> Process {
         let log = self.path(&format!("{name}.log"));
-        let out = File::create(&log).expect("a log file");
+        let out = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         let child = Command::new(program_path(program))
             .args(arguments)
-            .envs(variables.iter().copied())
+            .envs(environment.iter().copied())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(out.try_clone().expect("a second handle"))
@@ -192,9 +187,19 @@ impl Process {
 
     /// Asks it to end (SIGTERM).
     pub fn terminate(&self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(sent.success(), "SIGTERM to {}", self.name);
+        self.signal("TERM");
+    }
+
+    /// Sends a signal: `TERM`, `STOP`, `CONT`, `KILL`.
+    pub fn signal(&self, name: &str) {
+        let (option, pid) = (format!("-{name}"), self.child.id().to_string());
+        let sent = Command::new("kill").args([option, pid]).status().expect("kill runs");
+        assert!(sent.success(), "SIG{name} to {}", self.name);
+    }
+
+    /// How it has ended, if it has: its exit code, or none after a signal.
+    pub fn ended(&mut self) -> Option<Option<i32>> {
+        self.child.try_wait().expect("own child").map(|status| status.code())
     }
 }
 
@@ -205,6 +210,7 @@ impl Drop for Process {
     }
 }
 
+/// Waits until `condition` holds, with a look at it every hundredth of a second.
 #[expect(clippy::disallowed_methods, reason = "processes can only be polled")]
 fn poll(name: &str, log: &Path, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
@@ -219,7 +225,10 @@ fn poll(name: &str, log: &Path, mut condition: impl FnMut() -> bool) {
 
 fn program_path(program: &str) -> PathBuf {
     let executable = std::env::current_exe().expect("a test executable");
-    let profile = executable.ancestors().nth(2).expect("target/PROFILE/deps/test");
+    // target/PROFILE/deps/test, or a program in target/PROFILE.
+    let folder = executable.parent().expect("it lies in a folder");
+    let profile =
+        if folder.ends_with("deps") { folder.parent().expect("a profile") } else { folder };
     let path = profile.join(program);
     assert!(path.exists(), "{} is missing: run `cargo build --bins` first", path.display());
     path

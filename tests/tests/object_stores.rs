@@ -1,5 +1,6 @@
 //! Runs that read their data from a server, against the same run on the folder.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -19,7 +20,9 @@ fn join(
     let mut arguments = vec!["--coordinator", address, "--data", url, "--threads", "1"];
     arguments.extend(["--checkpoints", "remote-ck", "--data-cache", "cache"]);
     arguments.extend(more);
-    scene.worker_with(name, &arguments, variables)
+    let variables: Vec<_> =
+        variables.iter().map(|(name, value)| (*name, OsStr::new(value))).collect();
+    scene.start_with(name, "worker", &arguments, &variables)
 }
 
 /// Trains on the set at `url` and on the folder; every number must be the same.

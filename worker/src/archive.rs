@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use lockstep_proto::config;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Step};
 use lockstep_proto::{CheckpointWritten, TrainingState, WorkerMessage};
+use lockstep_service::telemetry::chain;
 
 use crate::border::TrainerEnd;
 use crate::checkpoint::{self, CheckpointError, Snapshot};
@@ -63,7 +64,7 @@ impl Archive {
 
     fn finish_or_log(&mut self, end: &TrainerEnd) {
         if let Err(error) = self.finish(end) {
-            tracing::error!(error = &error as &dyn std::error::Error, "checkpoint not written");
+            tracing::error!(error = chain(&error), "checkpoint not written");
         }
     }
 

@@ -4,13 +4,17 @@
 //! async. Orders go one way, words for the coordinator the other, and a few flags are shared. The trainer
 //! never sees a future, the session never a tensor.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockstep_collective::AbortHandle;
-use lockstep_proto::ids::Generation;
-use lockstep_proto::{Activity, Heartbeat, PlanWindow, Welcome, WorkerMessage, World};
+use lockstep_proto::ids::{Generation, Step};
+use lockstep_proto::{
+    Activity, Dump, Heartbeat, Membership, PlanWindow, TrainingState, Welcome, WorkerMessage, World,
+};
 use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::watched::Watch;
 
 /// What the session tells the trainer, in order.
 #[derive(Debug)]
@@ -25,6 +29,8 @@ pub(crate) enum Order {
     Save(Generation),
     /// The world of this generation is over, whatever it is doing.
     Abort(Generation, String),
+    /// This rank's state is not that of the others: leave it to people, and end.
+    Dump(Dump),
     /// The process ends.
     Quit,
 }
@@ -34,7 +40,7 @@ const ORDERS: usize = 256;
 
 /// Words that may wait while the coordinator is away: more than the steps that the trainer can run
 /// without it, which two plan windows bound.
-const WORDS: usize = 4 * lockstep_proto::limits::MAX_PLAN_STEPS;
+pub(crate) const WORDS: usize = 4 * lockstep_proto::limits::MAX_PLAN_STEPS;
 
 /// What both sides read and write without waiting.
 #[derive(Debug, Default)]
@@ -42,9 +48,16 @@ pub(crate) struct Shared {
     /// The newest world that was asked to stop.
     stop: AtomicU64,
     leave: AtomicBool,
-    generation: AtomicU64,
-    step: AtomicU64,
-    sequence: AtomicU64,
+    place: Mutex<Option<Place>>,
+    /// The collectives of the present world.
+    pub(crate) watch: Arc<Watch>,
+}
+
+/// What the trainer does, while it is in a world.
+#[derive(Debug)]
+struct Place {
+    member: Membership,
+    activity: Activity,
 }
 
 impl Shared {
@@ -67,28 +80,62 @@ impl Shared {
         self.leave.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn world_ended(&self) {
-        self.generation.store(0, Ordering::Relaxed);
+    /// The trainer enters a world.
+    pub(crate) fn enter(&self, world: &World) {
+        let World { generation, rank, start, .. } = world;
+        let member =
+            Membership { generation: *generation, rank: *rank, step: start.step, proven: None };
+        *self.place() = Some(Place { member, activity: Activity::Joining });
     }
 
-    pub(crate) fn progress(&self, generation: Generation, step: u64, sequence: u64) {
-        self.step.store(step, Ordering::Relaxed);
-        self.sequence.store(sequence, Ordering::Relaxed);
-        self.generation.store(generation.0, Ordering::Relaxed);
+    /// What the trainer does from now on in its world.
+    pub(crate) fn turn_to(&self, activity: Activity) {
+        self.in_place(|place| place.activity = activity);
+    }
+
+    /// The step in flight.
+    pub(crate) fn reach(&self, step: Step) {
+        self.in_place(|place| place.member.step = step);
+    }
+
+    /// The digest of a state was taken.
+    pub(crate) fn prove(&self, state: TrainingState) {
+        self.in_place(|place| place.member.proven = Some(state));
+    }
+
+    pub(crate) fn world_ended(&self) {
+        *self.place() = None;
     }
 
     pub(crate) fn heartbeat(&self) -> Heartbeat {
+        let place = self.place();
+        let member = place.as_ref().map(|place| &place.member);
         Heartbeat {
-            generation: Generation(self.generation.load(Ordering::Relaxed)),
-            step: lockstep_proto::ids::Step(self.step.load(Ordering::Relaxed)),
-            collective_sequence: self.sequence.load(Ordering::Relaxed),
-            activity: self.in_world().then_some(Activity::Stepping),
+            generation: member.map_or(Generation(0), |member| member.generation),
+            step: member.map_or(Step(0), |member| member.step),
+            collective_sequence: self.watch.issued(),
+            activity: place.as_ref().map(|place| place.activity),
         }
     }
 
-    /// Whether the trainer is in a world.
-    pub(crate) fn in_world(&self) -> bool {
-        self.generation.load(Ordering::Relaxed) != 0
+    /// The world that the trainer is in, for a coordinator that may know nothing of it.
+    pub(crate) fn membership(&self) -> Option<Membership> {
+        self.place().as_ref().map(|place| place.member)
+    }
+
+    /// Whether the trainer will come to a step edge without further plans.
+    pub(crate) fn comes_to_an_edge(&self) -> bool {
+        self.place().as_ref().is_some_and(|place| place.activity != Activity::AwaitingPlan)
+    }
+
+    fn in_place(&self, change: impl FnOnce(&mut Place)) {
+        if let Some(place) = self.place().as_mut() {
+            change(place);
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

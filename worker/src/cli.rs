@@ -23,6 +23,14 @@ pub struct Cli {
     #[command(flatten)]
     pub train: Option<TrainArgs>,
 
+    /// How to reach the coordinator. Not in `train`: a group of arguments with another one inside counts as absent.
+    #[command(flatten)]
+    pub tls: ClientTlsArgs,
+
+    /// How training data are read that lie in an object store. Not in `train` either.
+    #[command(flatten)]
+    pub store: StoreArgs,
+
     /// Form of the log on standard error; `RUST_LOG` chooses what is logged.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -58,18 +66,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "URL")]
     pub coordinator: String,
 
-    /// How to reach it.
-    #[command(flatten)]
-    pub tls: ClientTlsArgs,
-
     /// Packed training data: a folder with `manifest.json`, made by `worker pack`, or the URL of such a folder in an object
     /// store.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-
-    /// How it is read when it is a URL.
-    #[command(flatten)]
-    pub store: StoreArgs,
 
     /// Where checkpoints are kept and looked for; share it among the workers. Without it nothing is
     /// saved.
@@ -108,6 +108,11 @@ pub struct TrainArgs {
     #[arg(long, value_name = "ADDR")]
     pub metrics_listen: Option<SocketAddr>,
 
+    /// Append what every step consumes and which state it makes, as JSON lines, to prove that no sample is lost or used
+    /// twice. Costs two digests of the state per step.
+    #[arg(long, value_name = "FILE")]
+    pub applied_log: Option<PathBuf>,
+
     /// Give up when no coordinator answers for so many seconds.
     #[arg(long, default_value_t = 300, value_name = "SECONDS")]
     pub connect_timeout: u64,
@@ -117,5 +122,18 @@ impl TrainArgs {
     /// [`TrainArgs::connect_timeout`] as a duration.
     pub fn patience(&self) -> Duration {
         Duration::from_secs(self.connect_timeout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_coordinator_and_data_are_enough_to_train() {
+        let arguments = ["worker", "--coordinator", "http://h:1", "--data", "d", "--tls-ca", "ca"];
+        let cli = Cli::try_parse_from(arguments).unwrap();
+        assert!(cli.train.is_some() && cli.tls.tls_ca.is_some());
+        assert!(Cli::try_parse_from(["worker"]).unwrap().train.is_none());
     }
 }

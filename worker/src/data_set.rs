@@ -10,6 +10,7 @@ use crate::commands::Misuse;
 
 /// How a data set is read that lies in an object store. Credentials come from the environment only.
 #[derive(Debug, Clone, clap::Args)]
+#[expect(clippy::struct_field_names, reason = "the fields are the names of the flags")]
 #[command(next_help_heading = "Data in object stores (s3://, gs://, az://, http://, https://)")]
 pub struct StoreArgs {
     /// Folder that shards are fetched to; workers of a host share it [default: lockstep in the user's cache folder].

@@ -2,8 +2,8 @@
 
 use lockstep_collective::CollectiveError;
 use lockstep_data::DataError;
-use lockstep_proto::WorldEnd;
 use lockstep_proto::ids::Rank;
+use lockstep_proto::{Dump, WorldEnd};
 
 use crate::checkpoint::CheckpointError;
 
@@ -21,10 +21,26 @@ pub(crate) enum TrainerError {
     NoGpuCollectives,
     #[error("cannot read training data")]
     Data(#[from] DataError),
+}
+
+/// Why a world did not form.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
     #[error(
-        "ranks {0:?} hold another state than the source after the broadcast; this is a bug or broken memory"
+        "ranks {0:?} hold another state than was announced; this is a bug, or their memory is broken"
     )]
     StateDiffers(Vec<lockstep_collective::Rank>),
+}
+
+impl JoinError {
+    fn culprit(&self) -> Option<Rank> {
+        match self {
+            Self::Collective(error) => culprit(error),
+            Self::StateDiffers(odd) => odd.first().map(|rank| Rank(rank.0)),
+        }
+    }
 }
 
 /// How a world ended.
@@ -32,7 +48,10 @@ pub(crate) enum Ended {
     Complete,
     Stopped,
     Aborted(String),
+    NotFormed(JoinError),
     Failed(CollectiveError),
+    /// This rank's state differs from the others'.
+    Odd(Dump),
     Quit,
 }
 
@@ -41,10 +60,11 @@ impl Ended {
     /// this process ends.
     pub(crate) fn for_the_coordinator(self) -> Option<(WorldEnd, String, Option<Rank>)> {
         Some(match self {
-            Self::Quit => return None,
+            Self::Quit | Self::Odd(_) => return None,
             Self::Complete => (WorldEnd::Complete, String::new(), None),
             Self::Stopped => (WorldEnd::Stopped, String::new(), None),
             Self::Aborted(reason) => (WorldEnd::Failed, reason, None),
+            Self::NotFormed(error) => (WorldEnd::Failed, error.to_string(), error.culprit()),
             Self::Failed(error) => (WorldEnd::Failed, error.to_string(), culprit(&error)),
         })
     }

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! * [`cli`]: arguments; [`run()`]: one worker from start to end;
-//! * `trainer.rs`: the one loop of this process; `world.rs`: forming a world;
+//! * `trainer.rs`: the one loop of this process; `world.rs`, `held.rs`: forming a world and agreeing on a state;
+//!   `one_step.rs`: a batch; `watched.rs`: what heartbeats tell of the collectives;
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
+//!   `applied_log.rs`: what every step consumed;
 //!   `tensor_file.rs`: the format of both;
 //! * [`engine`]: from the run's configuration to model and pipeline; `data_set.rs`: folders and URLs;
 //! * [`eval`], [`report`], [`commands`]: what one does before and after training;
@@ -24,14 +26,19 @@ pub mod engine;
 pub mod eval;
 pub mod report;
 
+mod applied_log;
 mod archive;
 mod audit;
 mod bitmap;
 mod border;
 mod data_set;
 mod ending;
+#[cfg(feature = "failpoints")]
+mod failpoints;
+mod held;
 mod meters;
 mod odd_samples;
+mod one_step;
 mod online_knn;
 mod run;
 mod session;
@@ -40,6 +47,7 @@ mod tensor_file;
 mod testing;
 mod trainer;
 mod view_pair;
+mod watched;
 mod world;
 
 pub use meters::Meters;

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         (Some(Command::Import(args)), _) => import::run(args),
         (Some(Command::Report(args)), _) => report::run(args),
         (Some(Command::Bench(args)), _) => bench::run(args),
-        (None, Some(args)) => return conclude(worker::run(args, &meters)),
+        (None, Some(args)) => return conclude(worker::run(args, &cli.tls, &cli.store, &meters)),
         (None, None) => return usage(&missing_arguments()),
     };
     done.unwrap_or_else(|error| {

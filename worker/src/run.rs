@@ -10,12 +10,15 @@ use lockstep_proto::{DataSet, Destination, Exit, Hello, PROTOCOL_VERSION, ids};
 use lockstep_service::exit::Failure;
 use lockstep_service::listen::listen;
 use lockstep_service::metrics_http;
+use lockstep_service::tls_args::ClientTlsArgs;
 use tch::Device;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::applied_log::AppliedLog;
 use crate::border::border;
 use crate::cli::TrainArgs;
 use crate::commands::{Misuse, is_fault_of_input};
+use crate::data_set::StoreArgs;
 use crate::engine;
 use crate::meters::Meters;
 use crate::session::{self, SessionFailure, Target};
@@ -26,20 +29,30 @@ use crate::trainer::{self, Equipment};
 /// # Errors
 ///
 /// What kept it from starting, or ended it, and how the process then exits.
-pub fn run(args: &TrainArgs, meters: &Arc<Meters>) -> Result<Exit, Failure> {
-    let coordinator = args.tls.destination(&args.coordinator).map_err(Failure::config)?;
-    take_part(args, coordinator, meters).map_err(|error| Failure { exit: exit_for(&error), error })
+pub fn run(
+    args: &TrainArgs,
+    tls: &ClientTlsArgs,
+    store: &StoreArgs,
+    meters: &Arc<Meters>,
+) -> Result<Exit, Failure> {
+    let coordinator = tls.destination(&args.coordinator).map_err(Failure::config)?;
+    let dataset = store.open(&args.data);
+    let ended = dataset.and_then(|dataset| take_part(args, coordinator, dataset, meters));
+    ended.map_err(|error| Failure { exit: exit_for(&error), error })
 }
 
 fn take_part(
     args: &TrainArgs,
     coordinator: Destination,
+    dataset: Dataset,
     meters: &Arc<Meters>,
 ) -> anyhow::Result<Exit> {
-    let dataset = Arc::new(args.store.open(&args.data)?);
+    let dataset = Arc::new(dataset);
     let device = choose_device(&args.device)?;
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
+    let applied_log =
+        AppliedLog::open(args.applied_log.as_deref()).context("open --applied-log")?;
     let hello = hello(args, &dataset, device);
     let target = Target { coordinator, hello, patience: args.patience() };
     let equipment = Equipment {
@@ -50,6 +63,7 @@ fn take_part(
         advertised: advertised(args, &listener),
         listener,
         meters: Arc::clone(meters),
+        applied_log,
     };
 
     let (session_end, trainer_end) = border();

@@ -2,24 +2,27 @@
 //!
 //! It connects with growing pauses, passes orders to the trainer and its words to the coordinator, sends
 //! heartbeats, and turns signals into "leave at the next step edge". While the coordinator is away the
-//! trainer goes on with the steps it has plans for.
+//! trainer goes on with the steps it has plans for. A coordinator that is back, or a new one in its place, hears from the
+//! hello which world that is; if it goes on with it, all that this worker reported there is said again, since nobody
+//! knows what the broken stream swallowed. Hearing something twice is harmless to it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use lockstep_collective::AbortHandle;
 use lockstep_proto::ids::Generation;
 use lockstep_proto::{
     CoordinatorMessage, Destination, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
-    SessionMessages, SessionSender, Verdict, WorkerMessage,
+    SessionMessages, SessionSender, Verdict, Welcome, WorkerMessage,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use crate::border::{Order, SessionEnd};
+use crate::border::{Order, SessionEnd, Shared, WORDS};
 
 /// First pause between two attempts to connect; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Time that the last words have to reach the coordinator.
 const PARTING: Duration = Duration::from_secs(5);
@@ -49,15 +52,17 @@ pub(crate) enum SessionFailure {
 
 /// Runs until the coordinator dismisses this worker, a signal ends it, or the trainer has stopped.
 pub(crate) async fn run(mut target: Target, end: SessionEnd) -> Result<Exit, SessionFailure> {
-    let mut session = Session { end, abort: None };
+    let mut session = Session { end, abort: None, reported: VecDeque::new() };
     let mut leave = Signals::new();
     loop {
         let connected = tokio::select! {
-            connected = connect(&target) => connected?,
+            connected = connect(&mut target, &session.end.shared) => connected?,
+            () = session.end.orders.closed() => return Ok(session.trainer_stopped()),
             () = leave.next() => {
-                session.end.shared.request_leave();
-                session.order(Order::Quit).await;
-                return Ok(Exit::Done);
+                if session.leave().await {
+                    return Ok(Exit::Done);
+                }
+                continue;
             }
         };
         match session.serve(connected, &mut target, &mut leave).await {
@@ -71,10 +76,14 @@ pub(crate) async fn run(mut target: Target, end: SessionEnd) -> Result<Exit, Ses
 }
 
 /// Connects, however long it takes within the target's patience.
-async fn connect(target: &Target) -> Result<(SessionSender, SessionMessages), SessionFailure> {
+async fn connect(
+    target: &mut Target,
+    shared: &Shared,
+) -> Result<(SessionSender, SessionMessages), SessionFailure> {
     let started = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
+        target.hello.member = shared.membership();
         let error = match SessionClient::connect(&target.coordinator, target.hello.clone()).await {
             Ok(connected) => return Ok(connected),
             Err(error) => error,
@@ -106,6 +115,8 @@ struct Session {
     end: SessionEnd,
     /// Ends the collectives of the world that the trainer is in.
     abort: Option<(Generation, AbortHandle)>,
+    /// What was said of the newest world, for a coordinator that has not heard it; the oldest goes first.
+    reported: VecDeque<WorkerMessage>,
 }
 
 impl Session {
@@ -125,19 +136,15 @@ impl Session {
                         target.hello.run_id = Some(welcome.run_id.clone());
                         beat = interval(welcome.heartbeat);
                         welcomed = true;
-                        // A coordinator that welcomes knows nothing of the world we may still be in.
+                        self.welcomed(welcome, &sender).await
+                    }
+                    Some(Ok(CoordinatorMessage::Dump(dump))) => {
                         self.abort_world();
-                        self.order(Order::Welcomed(welcome)).await;
-                        Ok(())
+                        self.order(Order::Dump(dump)).await;
+                        return Served::Over(Exit::RestartMe);
                     }
                     Some(Ok(CoordinatorMessage::Dismiss(dismiss))) => {
                         return Served::Over(self.dismissed(dismiss).await);
-                    }
-                    Some(Ok(CoordinatorMessage::Dump(dump))) => {
-                        tracing::error!(reason = dump.reason, "this worker's state is another one");
-                        self.abort_world();
-                        self.order(Order::Quit).await;
-                        return Served::Over(Exit::RestartMe);
                     }
                     Some(Ok(message)) => {
                         self.pass_on(message).await;
@@ -154,6 +161,7 @@ impl Session {
                         farewell(sender, messages).await;
                         return Served::Over(self.trainer_stopped());
                     };
+                    self.keep(&word);
                     sender.send(word).await
                 }
                 _ = beat.tick(), if welcomed => {
@@ -188,12 +196,42 @@ impl Session {
         }
     }
 
+    /// Goes on with the world that the coordinator knows too, or begins anew.
+    async fn welcomed(
+        &mut self,
+        welcome: Box<Welcome>,
+        sender: &SessionSender,
+    ) -> Result<(), SessionError> {
+        let Some(generation) = welcome.member_of else {
+            self.abort_world();
+            self.order(Order::Welcomed(welcome)).await;
+            return Ok(());
+        };
+        tracing::info!(generation = generation.0, "the coordinator is back; the world goes on");
+        for word in &self.reported {
+            sender.send(word.clone()).await?;
+        }
+        Ok(())
+    }
+
+    /// Keeps what must reach the coordinator even if this stream breaks.
+    fn keep(&mut self, word: &WorkerMessage) {
+        if !matches!(word, WorkerMessage::Reports(_) | WorkerMessage::CheckpointWritten(_)) {
+            return;
+        }
+        if self.reported.len() == WORDS {
+            self.reported.pop_front();
+        }
+        self.reported.push_back(word.clone());
+    }
+
     /// Passes a message on to the trainer.
     async fn pass_on(&mut self, message: CoordinatorMessage) {
         match message {
             CoordinatorMessage::World(world) => {
                 let abort = AbortHandle::new();
                 self.abort = Some((world.generation, abort.clone()));
+                self.reported.clear();
                 self.order(Order::Train(Box::new(world), abort)).await;
             }
             CoordinatorMessage::Plan(window) => self.order(Order::Plan(window)).await,
@@ -245,17 +283,18 @@ impl Session {
 
     /// The coordinator closes the session of a worker that said goodbye.
     fn has_left(&self) -> bool {
-        self.end.shared.wants_leave() && !self.end.shared.in_world()
+        let shared = &self.end.shared;
+        shared.wants_leave() && shared.membership().is_none()
     }
 
     fn trainer_stopped(&self) -> Exit {
         if self.end.shared.wants_leave() { Exit::Done } else { Exit::RestartMe }
     }
 
-    /// A signal came. True when there is no world to wait for.
+    /// A signal came. True when there is no step edge to wait for.
     async fn leave(&mut self) -> bool {
         self.end.shared.request_leave();
-        if self.end.shared.in_world() {
+        if self.end.shared.comes_to_an_edge() {
             tracing::info!("leaving at the next step edge, after a checkpoint");
             return false;
         }

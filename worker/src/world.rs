@@ -1,11 +1,11 @@
-//! Forming a world: connect the collectives, take over the state, check that all ranks hold the same.
+//! Forming a world: connect the collectives.
 
 use std::time::Duration;
 
 use lockstep_collective::{
     AbortHandle, Collective, CollectiveError, HostListener, Rank, Solo, WorldSpec,
 };
-use lockstep_nn::{Byol, Communicators};
+use lockstep_nn::Communicators;
 use lockstep_proto::World;
 
 /// Connects this rank with its peers, for whom it waits as long as later for a silent one.
@@ -46,21 +46,4 @@ pub(crate) fn communicators(
         Box::new(channels.next().expect("as many channels as asked for"))
     };
     Ok(Communicators { statistics: next(), gradients: next() })
-}
-
-/// Gives every rank the state of the world's source, and compares digests.
-///
-/// Returns the ranks whose state differs from the source's: none, unless memory or code is broken.
-pub(crate) fn adopt_state(
-    model: &mut Byol,
-    world: &World,
-    comm: &mut Communicators,
-) -> Result<Vec<Rank>, CollectiveError> {
-    let source = Rank(world.state_source.0);
-    model.broadcast_state(comm, source)?;
-    let digest = model.digest(world.start.step.0, world.start.cursor.0);
-    let digests = comm.gradients.all_gather(&digest.to_le_bytes())?;
-    let wanted = &digests[source.0 as usize];
-    let odd = (0..).zip(&digests).filter(|(_, digest)| *digest != wanted);
-    Ok(odd.map(|(rank, _)| Rank(rank)).collect())
 }

@@ -49,6 +49,11 @@ pub fn init_with(format: LogFormat, extra: Option<ExtraLayer>) -> anyhow::Result
     started.map_err(|error| anyhow::anyhow!("start logging: {error}"))
 }
 
+/// An error and all that it is due to, in one line: a log of JSON lines would keep the first only.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    anyhow::Chain::new(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 /// Stderr; on a terminal, a log line first clears the live line it would be appended to.
 #[derive(Debug)]
 struct LogWriter(Stderr);

@@ -269,7 +269,17 @@ mod tests {
         #[test]
         fn any_bytes_decode_to_a_message_or_to_nothing(
             hello in any::<[u8; 32]>(), verdict in any::<[u8; VERDICT_LEN]>(), magic in any::<bool>(),
+            proof in any::<[u8; 32]>(),
         ) {
+            let mut challenge = [0; CHALLENGE_LEN];
+            challenge[..VERDICT_LEN].copy_from_slice(&verdict);
+            for (byte, random) in challenge[VERDICT_LEN..].iter_mut().zip(proof.iter().cycle()) {
+                *byte = *random;
+            }
+            if let Some(Ok(known)) = Challenge::decode(&challenge) {
+                prop_assert_eq!(known.nonce, proof);
+                prop_assert_eq!(Challenge::encode(Ok(&known))[VERDICT_LEN..].to_vec(), challenge[VERDICT_LEN..].to_vec());
+            }
             let mut bytes = [0; HELLO_LEN];
             for (byte, random) in bytes.iter_mut().zip(hello.iter().cycle()) {
                 *byte = *random;

@@ -454,6 +454,66 @@ fn strangers_do_not_disturb_a_forming_world() {
     drop((silent, forged));
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn a_world_forms_whatever_bytes_strangers_send(
+        strangers in prop::collection::vec(
+            (any::<bool>(), prop::collection::vec(any::<u8>(), 0..400)), 1..6,
+        ),
+    ) {
+        let (listeners, spec) = listeners(2);
+        let address = listeners[0].local_addr();
+        let hello = handshake::Hello::new(&WorldSpec { rank: Rank(1), ..spec.clone() }, Rank(0), 0, [1; 32]);
+        let strangers: Vec<_> = strangers
+            .into_iter()
+            .map(|(greets, bytes)| {
+                let mut stream = TcpStream::connect(address).unwrap();
+                if greets {
+                    stream.write_all(&hello.encode()).unwrap();
+                }
+                stream.write_all(&bytes).unwrap();
+                stream
+            })
+            .collect();
+        thread::scope(|scope| {
+            for (rank, listener) in (0..).map(Rank).zip(&listeners) {
+                let spec = WorldSpec { rank, ..spec.clone() };
+                scope.spawn(move || {
+                    let mut ends = listener.connect(&spec, &AbortHandle::new()).unwrap();
+                    ends[0].barrier().unwrap();
+                });
+            }
+        });
+        drop(strangers);
+    }
+
+    #[test]
+    fn a_dialler_ends_with_an_error_whatever_an_acceptor_answers(
+        answer in prop::collection::vec(any::<u8>(), 0..400), greets in any::<bool>(),
+    ) {
+        let stranger = std::net::TcpListener::bind(LOOPBACK).unwrap();
+        let (listeners, mut spec) = listeners(2);
+        spec.peers[0] = stranger.local_addr().unwrap();
+        let spec = WorldSpec {
+            rank: Rank(1),
+            connect_deadline: Duration::from_millis(100),
+            ..spec
+        };
+        let answering = thread::spawn(move || {
+            let (mut stream, _) = stranger.accept().unwrap();
+            let welcome = [&[0][..], &[0; 8]].concat();
+            let answer = if greets { [&welcome, &answer[..]].concat() } else { answer };
+            // It may have hung up.
+            stream.write_all(&answer).ok();
+        });
+        let refused = listeners[1].connect(&spec, &AbortHandle::new());
+        prop_assert!(refused.is_err());
+        answering.join().unwrap();
+    }
+}
+
 /// Says a good hello, and sends a made-up proof without waiting for the challenge.
 fn forged_proof(address: SocketAddr, spec: &WorldSpec) -> TcpStream {
     let spec = WorldSpec { rank: Rank(1), ..spec.clone() };

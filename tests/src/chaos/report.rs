@@ -1,0 +1,95 @@
+//! The figures of an ordeal.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::audit::History;
+use super::fault::Fault;
+use super::ordeal::undisturbed;
+
+/// One fault and what came of it, from the moment that it began.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// Which.
+    pub fault: Fault,
+    /// Whom it struck.
+    pub slot: usize,
+    /// Until the coordinator knew (by its events); none: it had no reason to act.
+    pub noticed: Option<Duration>,
+    /// From then on, until the other members of the world had left it.
+    pub aborted: Option<Duration>,
+    /// Until the first step of the next world.
+    pub again: Option<Duration>,
+    /// The longest time without a step.
+    pub pause: Duration,
+}
+
+/// What came of all faults.
+#[derive(Debug)]
+pub struct Report {
+    /// One per fault, in order.
+    pub rows: Vec<Measured>,
+    /// What the applied logs show.
+    pub history: History,
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |time: Option<Duration>| {
+            time.map_or("–".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
+        };
+        let Self { fault, slot, noticed, aborted, again, pause } = self;
+        write!(f, "{fault:21} slot {slot}  noticed {:>7}  ", show(*noticed))?;
+        write!(f, "aborted {:>7}  again {:>7}  ", show(*aborted), show(*again))?;
+        write!(f, "longest pause {:>7}", show(Some(*pause)))
+    }
+}
+
+impl Report {
+    /// Runs the same steps without faults; how many led to another state.
+    pub fn differing_steps(&self) -> usize {
+        let other = undisturbed(self.history.last_step());
+        let digests = self.history.digests.iter();
+        digests.filter(|(step, digest)| other.digests.get(step) != Some(digest)).count()
+    }
+
+    /// The rows of one kind.
+    pub fn of(&self, fault: Fault) -> impl Iterator<Item = &Measured> {
+        self.rows.iter().filter(move |row| row.fault == fault)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| fault | times | noticed | aborted | training again | longest pause |")?;
+        writeln!(f, "|---|---|---|---|---|---|")?;
+        for fault in Fault::ALL {
+            let rows: Vec<_> = self.of(fault).collect();
+            if rows.is_empty() {
+                continue;
+            }
+            let median = |of: fn(&Measured) -> Option<Duration>| {
+                median(rows.iter().filter_map(|row| of(row)).collect())
+                    .map_or("–".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
+            };
+            writeln!(
+                f,
+                "| {fault} | {} | {} | {} | {} | {} |",
+                rows.len(),
+                median(|row| row.noticed),
+                median(|row| row.aborted),
+                median(|row| row.again),
+                median(|row| Some(row.pause)),
+            )?;
+        }
+        let History { redone, lost, doubled, .. } = self.history;
+        write!(f, "{} steps, {redone} batches redone, ", self.history.last_step() + 1)?;
+        write!(f, "{lost} samples lost, {doubled} doubled")
+    }
+}
+
+/// The middle one.
+fn median(mut times: Vec<Duration>) -> Option<Duration> {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied()
+}
