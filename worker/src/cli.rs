@@ -134,6 +134,7 @@ mod tests {
         let arguments = ["worker", "--coordinator", "http://h:1", "--data", "d", "--tls-ca", "ca"];
         let cli = Cli::try_parse_from(arguments).unwrap();
         assert!(cli.train.is_some() && cli.tls.tls_ca.is_some());
-        assert!(Cli::try_parse_from(["worker"]).unwrap().train.is_none());
+        let nothing = Cli::try_parse_from(["worker"]).unwrap_err();
+        assert_eq!(nothing.kind(), clap::error::ErrorKind::MissingRequiredArgument);
     }
 }
