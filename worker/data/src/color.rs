@@ -31,8 +31,11 @@ use crate::view::{JitterForm, JitterStep, ViewParams};
 /// Weights of R, G, B in luma (ITU-R 601, rounded as torchvision rounds them).
 const LUMA: [f32; 3] = [0.2989, 0.587, 0.114];
 
-/// Chunks whose sums are in f32 before they go on in f64.
+/// Chunks that one step after the other is done to, as they stay in the nearest cache: 24 KB. Their sums are in f32.
 const BLOCK: usize = 64;
+
+/// As many chunks of each channel, or fewer at the end.
+type Block<'a> = [&'a mut [Lanes]; 3];
 
 /// R, G and B of as many pixels as a vector holds.
 type Pixels<S> = [<S as Simd>::f32s; 3];
@@ -176,51 +179,56 @@ impl WithSimd for Pass<'_> {
         let pixels = planes.pixels();
         planes.set_colour(Colour::Rgb);
         let [first, second, third] = planes.planes_mut();
-        let chunks = first.iter_mut().zip(second).zip(third).enumerate();
-        for (index, ((first, second), third)) in chunks {
-            let r = S::as_mut_simd_f32s(first).0.iter_mut();
-            let (g, b) = (S::as_mut_simd_f32s(second).0, S::as_mut_simd_f32s(third).0);
-            for ((r, g), b) in r.zip(g).zip(b) {
-                let mut values = load(simd, colour, [*r, *g, *b]);
-                for tone in tones.iter().flatten() {
-                    values = tone.apply(simd, values);
-                }
-                [*r, *g, *b] = values;
+        let blocks = first.chunks_mut(BLOCK).zip(second.chunks_mut(BLOCK));
+        for (index, ((first, second), third)) in blocks.zip(third.chunks_mut(BLOCK)).enumerate() {
+            let mut block = [first, second, third];
+            load(simd, colour, &mut block);
+            for tone in tones.iter().flatten() {
+                tone.apply(simd, &mut block);
             }
             if let Some(sums) = &mut sums {
-                sums.add(simd, index, pixels, [first, second, third]);
+                sums.add(simd, pixels - index * BLOCK * LANES, &block);
             }
         }
     }
 }
 
-/// Sums of the channels, in a fixed order: by lane over [`BLOCK`] chunks, then in f64.
+/// The vectors of a block, from all channels at a time.
+#[inline(always)]
+fn vectors<'a, S: Simd>(
+    _: S,
+    [first, second, third]: &'a mut Block<'_>,
+) -> impl Iterator<Item = ((&'a mut S::f32s, &'a mut S::f32s), &'a mut S::f32s)> {
+    let r = S::as_mut_simd_f32s(first.as_flattened_mut()).0;
+    let g = S::as_mut_simd_f32s(second.as_flattened_mut()).0;
+    let b = S::as_mut_simd_f32s(third.as_flattened_mut()).0;
+    r.iter_mut().zip(g).zip(b)
+}
+
+/// Sums of the channels, in a fixed order: by lane over a block, then in f64.
 #[derive(Default)]
 struct Sums {
     totals: [f64; 3],
-    partial: [Lanes; 3],
 }
 
 impl Sums {
+    /// Adds a block; the first `pixels` of it count, what fills it up does not.
     #[inline(always)]
-    fn add<S: Simd>(&mut self, simd: S, chunk: usize, pixels: usize, values: [&Lanes; 3]) {
-        let end = (chunk + 1) * LANES;
-        for ((total, partial), values) in self.totals.iter_mut().zip(&mut self.partial).zip(values)
-        {
-            if end <= pixels {
-                let partial = S::as_mut_simd_f32s(partial).0;
-                for (partial, values) in partial.iter_mut().zip(S::as_simd_f32s(values).0) {
-                    *partial = simd.add_f32s(*partial, *values);
+    fn add<S: Simd>(&mut self, simd: S, pixels: usize, block: &Block<'_>) {
+        for (total, channel) in self.totals.iter_mut().zip(block) {
+            let mut partial = [0.0; LANES];
+            let whole = channel.len().min(pixels / LANES);
+            for values in &channel[..whole] {
+                let sums = S::as_mut_simd_f32s(&mut partial).0.iter_mut();
+                for (sum, values) in sums.zip(S::as_simd_f32s(values).0) {
+                    *sum = simd.add_f32s(*sum, *values);
                 }
-            } else {
-                // What fills up the last chunk does not count.
-                let pixels = &values[..pixels - chunk * LANES];
+            }
+            for values in &channel[whole..] {
+                let pixels = &values[..pixels % LANES];
                 partial.iter_mut().zip(pixels).for_each(|(sum, value)| *sum += value);
             }
-            if end >= pixels || (chunk + 1).is_multiple_of(BLOCK) {
-                *total += partial.iter().map(|sum| f64::from(*sum)).sum::<f64>();
-                *partial = [0.0; LANES];
-            }
+            *total += partial.iter().map(|sum| f64::from(*sum)).sum::<f64>();
         }
     }
 
@@ -239,45 +247,63 @@ impl Sums {
 ///
 /// with Cb and Cr around 0 (JFIF 1.02).
 #[inline(always)]
-fn load<S: Simd>(simd: S, colour: Colour, [first, second, third]: Pixels<S>) -> Pixels<S> {
-    let mut rgb = match colour {
-        Colour::Gray => [first; 3],
-        Colour::Rgb => [first, second, third],
-        Colour::YCbCr => {
-            let middle = simd.splat_f32s(128.0 / 255.0);
-            let (cb, cr) = (simd.sub_f32s(second, middle), simd.sub_f32s(third, middle));
-            let green = simd.mul_add_f32s(cb, simd.splat_f32s(-0.344_136), first);
-            [
-                simd.mul_add_f32s(cr, simd.splat_f32s(1.402), first),
-                simd.mul_add_f32s(cr, simd.splat_f32s(-0.714_136), green),
-                simd.mul_add_f32s(cb, simd.splat_f32s(1.772), first),
-            ]
-        }
-    };
-    for x in &mut rgb {
-        *x = clipped(simd, *x);
+fn load<S: Simd>(simd: S, colour: Colour, block: &mut Block<'_>) {
+    for ((first, second), third) in vectors(simd, block) {
+        let (y, cb, cr) = (*first, *second, *third);
+        let rgb = match colour {
+            Colour::Gray => [y; 3],
+            Colour::Rgb => [y, cb, cr],
+            Colour::YCbCr => from_ycbcr(simd, [y, cb, cr]),
+        };
+        *first = clipped(simd, rgb[0]);
+        *second = clipped(simd, rgb[1]);
+        *third = clipped(simd, rgb[2]);
     }
-    rgb
+}
+
+#[inline(always)]
+fn from_ycbcr<S: Simd>(simd: S, [y, cb, cr]: Pixels<S>) -> Pixels<S> {
+    let middle = simd.splat_f32s(128.0 / 255.0);
+    let (cb, cr) = (simd.sub_f32s(cb, middle), simd.sub_f32s(cr, middle));
+    let green = simd.mul_add_f32s(cb, simd.splat_f32s(-0.344_136), y);
+    [
+        simd.mul_add_f32s(cr, simd.splat_f32s(1.402), y),
+        simd.mul_add_f32s(cr, simd.splat_f32s(-0.714_136), green),
+        simd.mul_add_f32s(cb, simd.splat_f32s(1.772), y),
+    ]
 }
 
 // No closures from here on, not even `map` of arrays: the compiler may leave them outside of the
 // function that is compiled for wide vectors.
 
 impl Tone {
+    /// One loop per tone: chosen once per block, its numbers stay in registers.
     #[inline(always)]
-    fn apply<S: Simd>(self, simd: S, pixels: Pixels<S>) -> Pixels<S> {
+    fn apply<S: Simd>(self, simd: S, block: &mut Block<'_>) {
         match self {
             Self::Affine(factor, [r, g, b]) => {
                 let shift = [simd.splat_f32s(r), simd.splat_f32s(g), simd.splat_f32s(b)];
-                affine(simd, pixels, factor, shift)
+                for ((r, g), b) in vectors(simd, block) {
+                    [*r, *g, *b] = affine(simd, [*r, *g, *b], factor, shift);
+                }
             }
             Self::FromLuma(factor) => {
                 let rest = simd.splat_f32s(1.0 - factor);
-                let shift = simd.mul_f32s(rest, luma(simd, pixels));
-                affine(simd, pixels, factor, [shift; 3])
+                for ((r, g), b) in vectors(simd, block) {
+                    let shift = simd.mul_f32s(rest, luma(simd, [*r, *g, *b]));
+                    [*r, *g, *b] = affine(simd, [*r, *g, *b], factor, [shift; 3]);
+                }
             }
-            Self::Saturation(factor) => saturate(simd, pixels, factor),
-            Self::Hue(sixths) => turn_hue(simd, pixels, sixths),
+            Self::Saturation(factor) => {
+                for ((r, g), b) in vectors(simd, block) {
+                    [*r, *g, *b] = saturate(simd, [*r, *g, *b], factor);
+                }
+            }
+            Self::Hue(sixths) => {
+                for ((r, g), b) in vectors(simd, block) {
+                    [*r, *g, *b] = turn_hue(simd, [*r, *g, *b], sixths);
+                }
+            }
         }
     }
 }
