@@ -75,12 +75,18 @@ impl Scene {
 
     /// Starts the worker program in the test's folder.
     pub fn worker(&self, name: &str, arguments: &[&str]) -> Process {
-        self.start_with(name, "worker", arguments, &[])
+        self.start_anew(name, "worker", arguments)
     }
 
     /// Starts the coordinator program in the test's folder.
     pub fn coordinator(&self, name: &str, arguments: &[&str]) -> Process {
-        self.start_with(name, "coordinator", arguments, &[])
+        self.start_anew(name, "coordinator", arguments)
+    }
+
+    /// Starts a program whose log holds nothing of an earlier one of this name.
+    fn start_anew(&self, name: &str, program: &str, arguments: &[&str]) -> Process {
+        fs::write(self.path(&format!("{name}.log")), "").expect("a log file");
+        self.start_with(name, program, arguments, &[])
     }
 
     /// Starts a program in the test's folder, with more variables in its environment. Its log goes on where a process of
