@@ -4,8 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use lockstep_service::exit::{Failure, conclude, usage};
 use lockstep_service::telemetry;
 use worker::Meters;
@@ -38,16 +37,10 @@ fn main() -> ExitCode {
         (Some(Command::Report(args)), _) => report::run(args),
         (Some(Command::Bench(args)), _) => bench::run(args),
         (None, Some(args)) => return conclude(worker::run(args, &cli.tls, &cli.store, &meters)),
-        (None, None) => return usage(&missing_arguments()),
+        (None, None) => unreachable!("without a command, clap insists on what training needs"),
     };
     done.unwrap_or_else(|error| {
         drop(writeln!(std::io::stderr(), "error: {error:#}"));
         commands::failure(&error)
     })
-}
-
-/// Help instead of a run, when there is nothing to run with.
-fn missing_arguments() -> clap::Error {
-    let kind = ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
-    clap::Error::raw(kind, Cli::command().render_help())
 }
