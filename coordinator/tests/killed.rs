@@ -28,17 +28,12 @@ async fn no_generation_is_announced_twice_however_often_the_coordinator_is_kille
     let folder = tempfile::tempdir().unwrap();
     let mut dice = Dice::new();
     let seen = Seen::default();
-    let mut process = start(folder.path(), 0).await;
-    let port = process.port();
+    let process = start(folder.path(), 0).await;
     let mut workers = JoinSet::new();
     for uid in ["w0", "w1"] {
         workers.spawn(restless(process.destination.clone(), uid, seen.clone()));
     }
-    for _ in 0..LIVES {
-        tokio::time::sleep(Duration::from_millis(dice.below(150))).await;
-        process.kill();
-        process = start(folder.path(), port).await;
-    }
+    let process = relive(process, folder.path(), &mut dice, 150).await;
     let newest = seen.newest();
     assert!(newest.0 >= u64::from(LIVES) / 2, "{newest:?} in {LIVES} lives, seed {}", dice.seed);
     seen.at_least(Generation(newest.0 + 1)).await;
@@ -56,18 +51,13 @@ async fn a_running_world_outlives_its_coordinator_every_time() {
     let folder = tempfile::tempdir().unwrap();
     let mut dice = Dice::new();
     let seen = Seen::default();
-    let mut process = start(folder.path(), 0).await;
-    let port = process.port();
+    let process = start(folder.path(), 0).await;
     let mut workers = JoinSet::new();
     for uid in ["w0", "w1"] {
         workers.spawn(steady(process.destination.clone(), uid, seen.clone()));
     }
     seen.at_least(Generation(1)).await;
-    for _ in 0..LIVES {
-        tokio::time::sleep(Duration::from_millis(dice.below(300))).await;
-        process.kill();
-        process = start(folder.path(), port).await;
-    }
+    let process = relive(process, folder.path(), &mut dice, 300).await;
     let mut client = StatusClient::connect(&process.destination).await.unwrap();
     let before = client.get_run().await.unwrap().step;
     let mut changes = client.watch_run(Duration::from_millis(50)).await.unwrap();
@@ -96,6 +86,17 @@ fn check(events: &[RunEvent], seed: u64) {
     });
     let formed: Vec<_> = formed.collect();
     assert!(formed.is_sorted_by(|a, b| a < b), "seed {seed}: {formed:?}");
+}
+
+/// Kills the coordinator and starts it again on its port [`LIVES`] times, after less than `most` milliseconds each.
+async fn relive(mut process: Process, folder: &Path, dice: &mut Dice, most: u64) -> Process {
+    let port = process.port();
+    for _ in 0..LIVES {
+        tokio::time::sleep(Duration::from_millis(dice.below(most))).await;
+        process.kill();
+        process = start(folder, port).await;
+    }
+    process
 }
 
 async fn start(folder: &Path, port: u16) -> Process {
