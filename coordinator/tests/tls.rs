@@ -140,10 +140,9 @@ async fn neither_end_waits_for_one_that_does_not_speak_tls() {
     let plain =
         ClientTlsArgs::default().destination(&guarded.coordinator.uri.replace("https", "http"));
     let error = SessionClient::connect(&plain.unwrap(), hello("w0")).await.unwrap_err();
-    assert!(
-        matches!(error, SessionError::Unreachable { .. } | SessionError::Broken { .. }),
-        "{error}"
-    );
+    assert_eq!(error.verdict(), Verdict::GiveUp, "{}", chain(&error));
+    let words = error.to_string();
+    assert!(words.contains("speaks TLS; connect with https:// and --tls-ca"), "{words}");
     assert_eq!(guarded.refused("handshakes").await, 1);
 
     let open = Coordinator::start(options(1)).await;

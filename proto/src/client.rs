@@ -1,5 +1,6 @@
 //! Typed clients: callers never see a wire type.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -14,6 +15,7 @@ use crate::connection::Destination;
 use crate::coordinator_message::CoordinatorMessage;
 use crate::limits::{MAX_MESSAGE_BYTES, SESSION_QUEUE};
 use crate::operator::OperatorCommand;
+use crate::plain::WantsTls;
 use crate::run_event::RunEvent;
 use crate::server::{AUTHORIZATION, BEARER};
 use crate::status::{RunStatus, WorkerStatus};
@@ -53,6 +55,12 @@ pub enum SessionError {
         /// Why, and what to do.
         #[source]
         source: Distrust,
+    },
+    /// An `http` address of a coordinator that speaks TLS.
+    #[error("no connection to the coordinator: {reason}")]
+    WantsTls {
+        /// Where, and what to do.
+        reason: String,
     },
     /// Whoever carries the packets could read the operator token.
     #[error(
@@ -115,6 +123,7 @@ impl SessionError {
             Self::Address { .. }
             | Self::NoAuthority { .. }
             | Self::Distrust { .. }
+            | Self::WantsTls { .. }
             | Self::TokenInPlainText { .. }
             | Self::Refused { .. }
             | Self::Token
@@ -123,6 +132,9 @@ impl SessionError {
     }
 
     fn from_status(status: &Status) -> Self {
+        if let Some(wants) = status.source().and_then(WantsTls::find) {
+            return Self::WantsTls { reason: wants.to_string() };
+        }
         let reason = status.message().to_owned();
         let no = [Code::FailedPrecondition, Code::InvalidArgument, Code::PermissionDenied];
         if no.contains(&status.code()) {

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::client::SessionError;
+use crate::plain;
 use crate::tls::{ClientTls, Distrust, host_name};
 
 /// How long a connection attempt may take.
@@ -54,7 +55,6 @@ impl Destination {
         let endpoint = Endpoint::from_shared(address())
             .map_err(|source| SessionError::Address { address: address(), source })?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
         let encrypted = endpoint.uri().scheme_str() == Some("https");
@@ -65,7 +65,9 @@ impl Destination {
                 let connect = tower::service_fn(move |uri| handshake(tls.clone(), uri));
                 endpoint.connect_with_connector(connect).await
             }
-            Some(_) | None => endpoint.connect().await,
+            Some(_) | None => {
+                endpoint.connect_with_connector(tower::service_fn(plain::connect)).await
+            }
         };
         connected.map_err(|source| match distrust(&source) {
             Some(source) => SessionError::Distrust { address: address(), source },

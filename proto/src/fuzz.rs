@@ -139,6 +139,10 @@ impl Maker<'_> {
     }
 
     fn field(&mut self, field: &FieldDescriptor, depth: u32) -> Value {
+        if field.full_name() == "lockstep.v1.World.members" {
+            let members = POOL.get_message_by_name("lockstep.v1.Members").expect("it is there");
+            return Value::Bytes(self.message(&members, depth).encode_to_vec().into());
+        }
         if !field.is_list() {
             return self.value(&field.kind(), depth);
         }

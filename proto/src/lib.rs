@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * [`ids`]: newtypes of names and counts;
-//! * [`worker_message`], [`report`], [`coordinator_message`], [`status`], [`run_event`], [`operator`]: the
+//! * [`worker_message`], [`report`], [`coordinator_message`], [`members`], [`status`], [`run_event`], [`operator`]: the
 //!   messages, as types that are valid once they exist;
 //! * [`client`], [`server`]: the gRPC services in terms of those types;
 //! * [`connection`], [`tls`]: reaching a coordinator, and who may;
@@ -26,6 +26,7 @@ pub mod exit;
 pub mod ids;
 pub mod layers;
 pub mod limits;
+pub mod members;
 pub mod operator;
 pub mod presets;
 pub mod report;
@@ -41,6 +42,7 @@ mod border;
 mod faults;
 #[cfg(test)]
 mod fuzz;
+mod plain;
 mod print;
 mod wire;
 
@@ -51,11 +53,12 @@ pub use client::{
 };
 pub use connection::Destination;
 pub use coordinator_message::{
-    Abort, CoordinatorMessage, Dismiss, Dump, LaneRange, Member, PlanWindow, Secret, StepPlan,
-    Stop, Welcome, World,
+    Abort, CoordinatorMessage, Dismiss, Dump, LaneRange, PlanWindow, Secret, StepPlan, Stop,
+    Welcome, World,
 };
 pub use exit::Exit;
 pub use limits::PROTOCOL_VERSION;
+pub use members::{Member, Members};
 pub use operator::OperatorCommand;
 pub use print::Difference;
 pub use report::{StepReport, StepReports};

@@ -2,7 +2,7 @@
 //! only texts for people are clipped.
 
 /// Protocol version of this build; both sides of a session must have the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Largest encoded message, in bytes. A world of [`MAX_MEMBERS`] takes about a tenth of it.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;

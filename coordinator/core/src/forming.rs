@@ -161,7 +161,8 @@ impl Core {
         });
         let (generation, start) = (world.generation, world.start);
         let (members, data) = (members.collect(), plan.data.clone());
-        if start.step.0 >= plan.total_steps() {
+        // Without its checkpoint a run is not complete: these workers form a world without steps, which writes it.
+        if start.step.0 >= plan.total_steps() && self.progress.checkpoint >= Some(start.step) {
             self.progress.restart(start);
             return self.complete();
         }

@@ -49,5 +49,5 @@ mod world;
 pub use crate::core::{Core, Settings};
 pub use event::{AppliedStep, Effect, Event, SessionId};
 pub use event_log::EventLog;
-pub use journal::{Banned, Memory, Place, Planned, Record, WorldRecord};
+pub use journal::{Banned, Memory, Place, Planned, Record, Stopping, Then, WorldRecord};
 pub use lanes::deal_lanes;

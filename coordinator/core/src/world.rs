@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::arrivals::Arrivals;
 use crate::gather::Gather;
-use crate::journal::{Place, WorldRecord};
+use crate::journal::{Place, Stopping, Then, WorldRecord};
 use crate::lanes::deal_lanes;
-use crate::plan::Feed;
+use crate::plan::{Feed, RunPlan};
 use crate::roster::Session;
 
 /// A world from its announcement until all ranks have ended it.
@@ -41,22 +41,6 @@ pub(crate) struct LiveWorld {
     pub(crate) missing: BTreeSet<Rank>,
     /// How long they are waited for.
     pub(crate) missing_until: Duration,
-}
-
-/// A world's end at a step edge.
-#[derive(Debug, Clone)]
-pub(crate) struct Stopping {
-    pub(crate) why: String,
-    pub(crate) then: Then,
-}
-
-/// What comes after a world that was asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// The end of the run.
-    End,
-    /// Another world, once it may form.
-    Form,
 }
 
 impl LiveWorld {
@@ -99,6 +83,11 @@ impl LiveWorld {
     /// Whether it has applied a step.
     pub(crate) fn progressed(&self) -> bool {
         self.newest > self.record.start.step
+    }
+
+    /// Whether there were steps left for it; without, it only saves the last state.
+    pub(crate) fn has_steps(&self, plan: &RunPlan) -> bool {
+        self.record.start.step.0 < plan.total_steps()
     }
 
     /// Steps whose plan was sent.

@@ -3,7 +3,7 @@
 use lockstep_core::Event;
 use lockstep_proto::ids::WorkerUid;
 use lockstep_proto::server::Refusal;
-use lockstep_proto::{WorkerMessage, World};
+use lockstep_proto::{Phase, WorkerMessage, World};
 
 use super::process::Process;
 use super::{STEPS, Sim};
@@ -37,6 +37,13 @@ impl Sim {
         let over = status.until_unix_ms.is_some_and(|until| until + 1000 < now);
         assert!(!over, "the wait should be over: {}", status.summary);
         assert!(status.step.0 <= STEPS && !status.summary.is_empty());
+    }
+
+    /// A run that is complete has left its last state on some disk.
+    pub(super) fn check_complete(&self) {
+        let saved =
+            |step| self.machines.iter().filter_map(|m| m.disk).any(|held| held.step == step);
+        assert!(self.over != Some(Phase::Complete) || saved(STEPS), "the last state is lost");
     }
 
     /// No member of the world that forms holds anything newer than the state that it starts from.

@@ -29,7 +29,7 @@ use self::process::Process;
 use crate::support::{VERSION, config, secs};
 
 /// Steps of a run.
-const STEPS: u64 = 60;
+pub(crate) const STEPS: u64 = 60;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(100);
 
@@ -300,6 +300,7 @@ impl Sim {
             Effect::Finished(_) => {
                 let core = self.core.as_ref().expect("it has just decided");
                 (self.over, self.reason) = (Some(core.status().phase), core.explain());
+                self.check_complete();
             }
         }
     }

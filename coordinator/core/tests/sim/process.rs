@@ -54,6 +54,8 @@ pub(crate) struct Part {
     sequence: u64,
     arrived: bool,
     saving_until: Duration,
+    /// Whether it has begun to save the last state.
+    last_save: bool,
     proven: Option<TrainingState>,
 }
 
@@ -154,6 +156,7 @@ impl Process {
             sequence: 0,
             arrived: false,
             saving_until: Duration::ZERO,
+            last_save: false,
             proven: None,
         });
     }
@@ -214,7 +217,7 @@ impl Process {
         }
         let held = self.held.expect("it has taken over the state");
         if held.step == part.total {
-            self.leave_world(WorldEnd::Complete, None);
+            self.complete(now, dice);
             return false;
         }
         let Some(plan) = part.plans.get(&held.step).copied() else { return false };
@@ -227,6 +230,20 @@ impl Process {
         let Some(stop) = meeting.outcome(held.cursor) else { return false };
         self.finish(held, &plan, stop, now, dice);
         true
+    }
+
+    /// Rank 0 takes its time to save the last state.
+    fn complete(&mut self, now: Duration, dice: &mut Dice) {
+        let part = self.world.as_mut().expect("it was in a world");
+        if part.rank == Rank(0) && !part.last_save {
+            part.last_save = true;
+            part.saving_until = now + dice.ms(0, 3000);
+            return;
+        }
+        if part.rank == Rank(0) {
+            self.save();
+        }
+        self.leave_world(WorldEnd::Complete, None);
     }
 
     fn finish(&mut self, held: Held, plan: &StepPlan, stop: bool, now: Duration, dice: &mut Dice) {
