@@ -210,6 +210,22 @@ fn a_worker_that_was_drained_stays_away_from_the_next_coordinator_too() {
 }
 
 #[test]
+fn two_members_that_die_at_once_cost_one_world() {
+    let mut core = elastic(1, 3, 3);
+    (0..3).for_each(|session| drop(connect(&mut core, session, hello(&format!("w{session}")))));
+    (0..3).for_each(|session| drop(say(&mut core, session, enlist(None))));
+    lose(&mut core, 1);
+    assert!(say(&mut core, 0, enlist_after(1, Some(state(4)))).is_empty(), "slot 2 may come yet");
+    let effects = lose(&mut core, 2);
+    assert_eq!(noted(&effects).len(), 1, "it left; there is no world to abort: {effects:?}");
+    let last_call = Duration::from_millis(config(3).control.last_call_ms.into());
+    heard(&mut core, last_call);
+    let effects = core.step(last_call, Event::Tick);
+    let world = world_of(&effects, 0).unwrap();
+    assert_eq!((world.generation, world.members.len()), (Generation(2), 1));
+}
+
+#[test]
 fn a_stream_that_is_replaced_in_time_costs_nothing() {
     let mut core = running(2);
     let effects = connect(&mut core, 5, member("w1", 1, 3));
