@@ -1,6 +1,5 @@
 //! Typed clients: callers never see a wire type.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,7 +14,6 @@ use crate::connection::Destination;
 use crate::coordinator_message::CoordinatorMessage;
 use crate::limits::{MAX_MESSAGE_BYTES, SESSION_QUEUE};
 use crate::operator::OperatorCommand;
-use crate::plain::WantsTls;
 use crate::run_event::RunEvent;
 use crate::server::{AUTHORIZATION, BEARER};
 use crate::status::{RunStatus, WorkerStatus};
@@ -57,10 +55,10 @@ pub enum SessionError {
         source: Distrust,
     },
     /// An `http` address of a coordinator that speaks TLS.
-    #[error("no connection to the coordinator: {reason}")]
+    #[error("what answers at {address} speaks TLS; connect with https:// and --tls-ca")]
     WantsTls {
-        /// Where, and what to do.
-        reason: String,
+        /// Where it was looked for.
+        address: String,
     },
     /// Whoever carries the packets could read the operator token.
     #[error(
@@ -132,9 +130,6 @@ impl SessionError {
     }
 
     fn from_status(status: &Status) -> Self {
-        if let Some(wants) = status.source().and_then(WantsTls::find) {
-            return Self::WantsTls { reason: wants.to_string() };
-        }
         let reason = status.message().to_owned();
         let no = [Code::FailedPrecondition, Code::InvalidArgument, Code::PermissionDenied];
         if no.contains(&status.code()) {
