@@ -115,22 +115,24 @@ impl Communicator {
             .driver(spec.device)
             .map_err(|error| CollectiveError::Unusable(error.to_string()))?;
         let device = Device::open(driver, ordinal).map_err(unusable)?;
-        Self::begin(nccl, device, spec, abort)
-            .and_then(|mut this| this.stands().map(|()| this))
-            .map_err(|trouble| trouble.during(op(), spec.deadline))
+        let closer = Closer::start(nccl.api(), nccl.closing())
+            .map_err(|error| CollectiveError::system("start a thread for the end", error))?;
+        let begun = Self::begin(nccl, (device, closer), spec, abort);
+        let mut this = begun.map_err(|trouble| trouble.during(op(), spec.deadline))?;
+        match this.stands() {
+            Ok(()) => Ok(this),
+            Err(trouble) => Err(this.give_up(&op(), trouble.during(op(), spec.deadline))),
+        }
     }
 
     /// Asks NCCL for the communicator.
     fn begin(
         nccl: &Nccl,
-        device: Arc<Device>,
+        (device, closer): (Arc<Device>, Closer),
         spec: &NcclSpec,
         abort: AbortHandle,
     ) -> Result<Self, Trouble> {
         let api = nccl.api();
-        let closer = Closer::start(Arc::clone(&api), nccl.closing()).map_err(|error| {
-            Trouble::Cuda(CudaFailure { call: "pthread_create", reason: error.to_string() })
-        })?;
         let (ready, drained) = (Event::new(&device)?, Event::new(&device)?);
         let stream = Stream::new(&device)?;
         let staging = Staging::new(&device, STAGED)?;
