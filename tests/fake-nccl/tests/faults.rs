@@ -205,6 +205,17 @@ fn an_abort_ends_what_is_pending_within_a_second() {
 }
 
 #[test]
+fn ranks_part_in_peace_but_do_not_wait_for_ever() {
+    let warning = "the ranks did not part in peace";
+    for (script, warned) in [("", false), ("rank=1,parting-hang", true)] {
+        for played in Ranks::of(2, "work").script(script).play() {
+            assert_eq!(played.code, Some(0), "{}", played.output);
+            assert_eq!(played.log.contains(warning), warned, "{script}: {}", played.log);
+        }
+    }
+}
+
+#[test]
 fn the_log_of_an_abort_shows_the_last_operations() {
     let played = Ranks::of(2, "work").script("rank=1,sequence=12,error=3").play();
     let log = &played[1].log;
