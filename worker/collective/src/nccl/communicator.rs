@@ -12,6 +12,7 @@
 //! `ncclCommAbort`; then the GPU has [`DRAIN`] to let go of the memory.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -99,15 +100,15 @@ impl Communicator {
         spec: &NcclSpec,
         abort: AbortHandle,
     ) -> Result<Self, CollectiveError> {
-        abort.check()?;
         let op = || {
             let NcclSpec { rank, world, generation, .. } = spec;
             format!("forming generation {generation} (rank {rank} of {world})")
         };
-        if !nccl.closing().are_over(DRAIN) {
+        let earlier = nccl.closing();
+        until(DRAIN, || abort.check().map(|()| earlier.are_over()))?.ok_or_else(|| {
             let op = "a communicator of an earlier world".into();
-            return Err(CollectiveError::Undrained { op, waited: DRAIN });
-        }
+            CollectiveError::Undrained { op, waited: DRAIN }
+        })?;
         let unusable = |CudaFailure { call, reason }| {
             CollectiveError::Unusable(format!("CUDA's {call} failed: {reason}"))
         };
@@ -316,8 +317,9 @@ impl Drop for Communicator {
             }
         };
         self.closer.end(lane, ending);
-        // If not, the next world says so.
-        self.nccl.closing().are_over(DRAIN);
+        // If it is not over then, the next world says so.
+        let closing = self.nccl.closing();
+        until(DRAIN, || Ok::<_, Infallible>(closing.are_over())).ok();
     }
 }
 
