@@ -7,7 +7,8 @@
 //!
 //! The rule that keeps these calls sound: memory that an operation reads or writes is a [`Region`]'s,
 //! which lasts until `wait`, or a [`Staging`](super::cuda::Staging)'s, which lasts as long as its
-//! communicator; and `collective.rs` ends neither before the event behind the operation has come.
+//! communicator; and neither `communicator.rs` nor `closing.rs` ends one before the event behind the
+//! operation has come.
 
 #![expect(unsafe_code, reason = "calls of NCCL's functions; every block states its invariant")]
 
