@@ -30,7 +30,9 @@ pub(crate) fn wants_tls(error: &dyn Error) -> bool {
     let mut cause = error.source();
     while let Some(error) = cause {
         let inner = error.downcast_ref().and_then(io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<WantsTls>()) {
+        if let Some(inner) = inner
+            && inner.is::<WantsTls>()
+        {
             return true;
         }
         cause = error.source();

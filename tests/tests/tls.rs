@@ -1,4 +1,5 @@
 //! Who may take part where a coordinator wants certificates: the programs themselves, and what they say.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::path::Path;
 
