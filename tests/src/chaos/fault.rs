@@ -66,9 +66,10 @@ impl Fault {
         [Self::WorkerKilled, Self::WorkerLeaves, Self::CoordinatorKilled];
 
     /// Whether another fault may strike before it is made good. A state with a flipped bit that no rank has compared yet may
-    /// be the newest when the world breaks, and then nobody can tell.
+    /// be the newest when the world breaks, and then nobody can tell; and a world that breaks may not come to write the
+    /// checkpoint for which there is no room.
     pub(super) fn may_be_joined(self) -> bool {
-        self != Self::BitFlips
+        !matches!(self, Self::BitFlips | Self::DiskFull)
     }
 
     /// Whether the present world must end because of it.
@@ -174,14 +175,12 @@ impl Fault {
         }
     }
 
-    /// Whether the log of the worker or of the coordinator tells people what they must know.
-    pub(super) fn left_its_trace(self, said: &str) -> bool {
+    /// Whether the logs of the worker and of the coordinator tell people what they must know.
+    pub(super) fn left_its_trace(self, worker: &str, coordinator: &str) -> bool {
         match self {
-            Self::StoreFull => {
-                said.contains("write to the store") && said.contains("No space left on device")
-            }
-            Self::DiskFull => said.contains("No space left on device"),
-            Self::BitFlips => said.contains("the odd state is written"),
+            Self::StoreFull => coordinator.contains("No space left on device"),
+            Self::DiskFull => worker.contains("No space left on device"),
+            Self::BitFlips => worker.contains("the odd state is written"),
             Self::WorkerKilled
             | Self::WorkerLeaves
             | Self::WorkerFrozen

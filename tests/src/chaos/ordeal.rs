@@ -131,8 +131,8 @@ impl Ordeal {
             }
             assert!(watch.elapsed() < PATIENCE + length, "{}", self.stuck(&watch));
         }
-        let said = self.arena.said(slot) + &self.arena.coordinator_said();
-        assert!(fault.left_its_trace(&said), "{fault}: {said}");
+        let (worker, coordinator) = (self.arena.said(slot), self.arena.coordinator_said());
+        assert!(fault.left_its_trace(&worker, &coordinator), "{fault}: {worker}\n{coordinator}");
         let events = self.arena.events(self.next_event);
         watch.notice(&events);
         let last = events.last().and_then(|event| event["sequence"].as_u64());
