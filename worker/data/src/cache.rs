@@ -109,6 +109,11 @@ impl CoefficientCache {
         self.writer.put(id, packed);
     }
 
+    /// Bytes of all images.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.file.bytes()
+    }
+
     /// What happened since the last call.
     pub(crate) fn take_events(&self) -> Vec<CacheEvent> {
         std::mem::take(&mut self.events.0.lock().expect("no holder of this lock can panic"))

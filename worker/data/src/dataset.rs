@@ -62,6 +62,11 @@ impl Dataset {
         Ok(())
     }
 
+    /// Bytes of coefficients that are kept, by this process or another one; `None` without a cache.
+    pub fn cached_bytes(&self) -> Option<u64> {
+        self.cache.as_ref().map(CoefficientCache::bytes)
+    }
+
     pub(crate) fn cache(&self) -> Option<&CoefficientCache> {
         self.cache.as_ref()
     }

@@ -35,6 +35,8 @@ const LONGEST: usize = 64 << 20;
 pub(super) struct CacheFile {
     path: PathBuf,
     file: File,
+    /// Where images begin.
+    start: u64,
     folder: PathBuf,
     bound: u64,
 }
@@ -73,15 +75,15 @@ impl CacheFile {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = options.open(&path).map_err(DataError::io("open", &path))?;
-        let cache = Self { path, file, folder: folder.clone(), bound: *bound };
+        let start = place(SampleId(manifest.samples()));
+        let cache = Self { path, file, start, folder: folder.clone(), bound: *bound };
         let begin = || DataError::io("begin", &cache.path);
-        let data = place(SampleId(manifest.samples()));
         let mut magic = [0; MAGIC.len()];
-        let is_whole = cache.file.metadata().map_err(begin())?.len() >= data
+        let is_whole = cache.file.metadata().map_err(begin())?.len() >= start
             && cache.file.read_exact_at(&mut magic, 0).is_ok();
         if !(is_whole && magic == *MAGIC) {
             let started = cache.file.set_len(0).and_then(|()| cache.file.write_all_at(MAGIC, 0));
-            started.and_then(|()| cache.file.set_len(data)).map_err(begin())?;
+            started.and_then(|()| cache.file.set_len(start)).map_err(begin())?;
         }
         Ok(cache)
     }
@@ -134,6 +136,11 @@ impl CacheFile {
             .and_then(|()| self.file.write_all_at(&slot.bytes(), place(id)))
             .map_err(write())?;
         Ok(Kept::Yes)
+    }
+
+    /// Bytes of all images; 0 if that cannot be found out.
+    pub(super) fn bytes(&self) -> u64 {
+        self.file.metadata().map_or(0, |data| data.len().saturating_sub(self.start))
     }
 
     /// Bytes of all data sets in the folder.
