@@ -32,7 +32,6 @@ pub struct StoreArgs {
 
 /// Whether coefficients of training images are kept on the local disk, for the second and later data epochs.
 #[derive(Debug, Clone, clap::Args)]
-#[expect(clippy::struct_field_names, reason = "the fields are the names of the flags")]
 #[command(next_help_heading = "Cache of decoded coefficients")]
 pub struct CacheArgs {
     /// Folder on a local disk that they are kept in; workers of a host share it. Without it none are.
