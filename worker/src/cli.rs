@@ -9,7 +9,7 @@ use lockstep_service::telemetry::LogFormat;
 use lockstep_service::tls_args::ClientTlsArgs;
 
 use crate::commands;
-use crate::data_set::StoreArgs;
+use crate::data_set::{CacheArgs, StoreArgs};
 
 /// Trains image encoders with BYOL as one rank of a distributed run, and does what belongs around it.
 #[derive(Debug, Parser)]
@@ -30,6 +30,10 @@ pub struct Cli {
     /// How training data are read that lie in an object store. Not in `train` either.
     #[command(flatten)]
     pub store: StoreArgs,
+
+    /// What is kept of them. Not in `train` either.
+    #[command(flatten)]
+    pub cache: CacheArgs,
 
     /// Form of the log on standard error; `RUST_LOG` chooses what is logged.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]

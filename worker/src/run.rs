@@ -18,7 +18,7 @@ use crate::applied_log::AppliedLog;
 use crate::border::border;
 use crate::cli::TrainArgs;
 use crate::commands::{Misuse, is_fault_of_input};
-use crate::data_set::StoreArgs;
+use crate::data_set::{CacheArgs, StoreArgs};
 use crate::engine;
 use crate::meters::Meters;
 use crate::session::{self, SessionFailure, Target};
@@ -32,11 +32,14 @@ use crate::trainer::{self, Equipment};
 pub fn run(
     args: &TrainArgs,
     tls: &ClientTlsArgs,
-    store: &StoreArgs,
+    (store, cache): (&StoreArgs, &CacheArgs),
     meters: &Arc<Meters>,
 ) -> Result<Exit, Failure> {
     let coordinator = tls.destination(&args.coordinator).map_err(Failure::config)?;
-    let dataset = store.open(&args.data);
+    let dataset = store.open(&args.data).and_then(|mut dataset| {
+        cache.apply(&mut dataset)?;
+        Ok(dataset)
+    });
     let ended = dataset.and_then(|dataset| take_part(args, coordinator, dataset, meters));
     ended.map_err(|error| Failure { exit: exit_for(&error), error })
 }
