@@ -6,7 +6,8 @@
 //!                                        lockstep_data::Loader   lockstep_collective, through world.rs
 //! ```
 //!
-//! * [`cli`]: arguments; [`run()`]: one worker from start to end;
+//! * [`cli`]: arguments; [`run()`]: one worker from start to end; `place.rs`: which one of its job it is;
+//!   `supervisor.rs`: several on one machine;
 //! * `trainer.rs`: the one loop of this process; `world.rs`, `held.rs`: forming a world and agreeing on a state;
 //!   `one_step.rs`: a batch; `watched.rs`: what heartbeats tell of the collectives;
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
@@ -40,8 +41,11 @@ mod meters;
 mod odd_samples;
 mod one_step;
 mod online_knn;
+mod place;
 mod run;
 mod session;
+mod signals;
+mod supervisor;
 mod tensor_file;
 #[cfg(test)]
 mod testing;

@@ -15,10 +15,10 @@ use lockstep_proto::{
     CoordinatorMessage, Destination, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
     SessionMessages, SessionSender, Verdict, Welcome, WorkerMessage,
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::border::{Order, SessionEnd, Shared, WORDS};
+use crate::signals::Signals;
 
 /// First pause between two attempts to connect; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -316,28 +316,5 @@ fn ended(error: SessionError) -> Served {
     match error.verdict() {
         Verdict::GiveUp => Served::Refused(error),
         Verdict::Retry => Served::Broken(error),
-    }
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Self {
-        let listen = |kind| signal(kind).expect("the runtime listens to signals");
-        Self {
-            interrupt: listen(SignalKind::interrupt()),
-            terminate: listen(SignalKind::terminate()),
-        }
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }
