@@ -216,7 +216,13 @@ impl Session {
 
     /// Keeps what must reach the coordinator even if this stream breaks.
     fn keep(&mut self, word: &WorkerMessage) {
-        if !matches!(word, WorkerMessage::Reports(_) | WorkerMessage::CheckpointWritten(_)) {
+        let must_reach = matches!(
+            word,
+            WorkerMessage::Reports(_)
+                | WorkerMessage::CheckpointWritten(_)
+                | WorkerMessage::CommunicatorIds(_)
+        );
+        if !must_reach {
             return;
         }
         if self.reported.len() == WORDS {
@@ -233,6 +239,9 @@ impl Session {
                 self.abort = Some((world.generation, abort.clone()));
                 self.reported.clear();
                 self.order(Order::Train(Box::new(world), abort)).await;
+            }
+            CoordinatorMessage::CommunicatorIds(ids) => {
+                self.order(Order::Communicators(ids)).await;
             }
             CoordinatorMessage::Plan(window) => self.order(Order::Plan(window)).await,
             CoordinatorMessage::Abort(abort) => {
