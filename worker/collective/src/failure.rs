@@ -52,12 +52,30 @@ impl NcclCode {
             other => Self::Unknown(other),
         }
     }
+
+    /// The code as NCCL writes it.
+    pub fn number(self) -> i32 {
+        match self {
+            Self::Success => 0,
+            Self::UnhandledCudaError => 1,
+            Self::SystemError => 2,
+            Self::InternalError => 3,
+            Self::InvalidArgument => 4,
+            Self::InvalidUsage => 5,
+            Self::RemoteError => 6,
+            Self::InProgress => 7,
+            Self::Timeout => 8,
+            Self::Unknown(code) => code,
+        }
+    }
 }
 
 impl fmt::Display for NcclCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unknown(code) => write!(f, "result code {code}, which this version does not know"),
+            Self::Unknown(code) => {
+                write!(f, "result code {code}, which this version does not know")
+            }
             known => write!(f, "nccl{known:?}"),
         }
     }
@@ -112,6 +130,14 @@ mod tests {
         assert_eq!(NcclCode::decode(8, 22_907), NcclCode::Unknown(8));
         assert_eq!(NcclCode::decode(8, 23_000), NcclCode::Timeout);
         assert_eq!(NcclCode::decode(8, 23_105), NcclCode::Timeout);
+    }
+
+    #[test]
+    fn every_code_keeps_its_number() {
+        for code in -1..12 {
+            assert_eq!(NcclCode::decode(code, 22_907).number(), code);
+            assert_eq!(NcclCode::decode(code, 23_000).number(), code);
+        }
     }
 
     #[test]

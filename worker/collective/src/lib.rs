@@ -35,6 +35,7 @@ mod failure;
 mod host;
 #[cfg(feature = "nccl")]
 mod nccl;
+mod operation;
 mod solo;
 mod wire;
 
