@@ -25,7 +25,7 @@ pub(crate) enum Order {
     /// Train in this world; `AbortHandle` ends its collectives.
     Train(Box<World>, AbortHandle),
     /// Where the ranks of its world meet.
-    Communicators(CommunicatorIds),
+    Communicators(Box<CommunicatorIds>),
     /// More steps may be run.
     Plan(PlanWindow),
     /// Write a checkpoint at the next step edge of the world of this generation.

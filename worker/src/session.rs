@@ -241,7 +241,7 @@ impl Session {
                 self.order(Order::Train(Box::new(world), abort)).await;
             }
             CoordinatorMessage::CommunicatorIds(ids) => {
-                self.order(Order::Communicators(ids)).await;
+                self.order(Order::Communicators(Box::new(ids))).await;
             }
             CoordinatorMessage::Plan(window) => self.order(Order::Plan(window)).await,
             CoordinatorMessage::Abort(abort) => {

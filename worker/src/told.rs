@@ -26,9 +26,13 @@ impl Told {
     ) -> Result<CommunicatorIds, Ended> {
         loop {
             let order = end.orders.blocking_recv().unwrap_or(Order::Quit);
-            match unless_it_ends(generation, order)? {
-                Order::Communicators(ids) if ids.generation == generation => return Ok(ids),
-                order => self.early.push_back(order),
+            let order = unless_it_ends(generation, order)?;
+            if let Order::Communicators(ids) = order {
+                if ids.generation == generation {
+                    return Ok(*ids);
+                }
+            } else {
+                self.early.push_back(order);
             }
         }
     }
@@ -87,14 +91,13 @@ mod tests {
     fn plans_that_come_before_the_ids_are_kept_and_ids_of_other_worlds_are_not_taken() {
         let (found, mut early) = heard(vec![
             plan(3),
-            Order::Communicators(ids(2)),
+            Order::Communicators(Box::new(ids(2))),
             Order::Save(Generation(3)),
-            Order::Communicators(ids(3)),
+            Order::Communicators(Box::new(ids(3))),
             plan(3),
         ]);
         assert_eq!(found.ok().unwrap(), ids(3));
-        let [Order::Plan(_), Order::Communicators(_), Order::Save(_)] = early.make_contiguous()
-        else {
+        let [Order::Plan(_), Order::Save(_)] = early.make_contiguous() else {
             panic!("{early:?}");
         };
     }
@@ -102,7 +105,7 @@ mod tests {
     #[test]
     fn the_end_of_the_world_ends_the_wait_and_that_of_another_does_not() {
         let abort = |generation| Order::Abort(Generation(generation), "why".into());
-        let (found, _) = heard(vec![abort(2), abort(3), Order::Communicators(ids(3))]);
+        let (found, _) = heard(vec![abort(2), abort(3), Order::Communicators(Box::new(ids(3)))]);
         assert!(matches!(found, Err(Ended::Aborted(why)) if why == "why"));
         assert!(matches!(heard(vec![Order::Quit]).0, Err(Ended::Quit)));
         assert!(matches!(heard(Vec::new()).0, Err(Ended::Quit)), "the session is over");
