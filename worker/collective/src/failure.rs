@@ -72,12 +72,10 @@ impl NcclCode {
 
 impl fmt::Display for NcclCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown(code) => {
-                write!(f, "result code {code}, which this version does not know")
-            }
-            known => write!(f, "nccl{known:?}"),
+        if let Self::Unknown(code) = self {
+            return write!(f, "result code {code}, which this version does not know");
         }
+        write!(f, "nccl{self:?}")
     }
 }
 

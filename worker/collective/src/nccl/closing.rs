@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
 
-use super::cuda::{Device, Staging, Stream};
+use super::cuda::{CudaFailure, Device, Event, Staging, Stream};
 use super::patience::until;
 use super::sys::{Api, Comm};
 
@@ -77,9 +77,7 @@ impl Closer {
 
 fn end(api: &Api, lane: Lane, ending: Ending) {
     let Lane { comm, stream, staging, device } = lane;
-    if let Err(failure) = device.enter() {
-        tracing::warn!(reason = failure.reason, "the GPU is lost");
-    }
+    let entered = device.enter();
     let ended = match ending {
         Ending::Destroy => api.destroy(comm),
         Ending::Abort => api.abort(comm),
@@ -87,5 +85,13 @@ fn end(api: &Api, lane: Lane, ending: Ending) {
     if let Err(failure) = ended {
         tracing::warn!(%failure, ?ending, "NCCL could not end a communicator");
     }
-    drop((stream, staging));
+    // As long as it takes: memory that a copy in the stream still uses can't be freed.
+    let idle = entered.and_then(|()| Event::new(&device)).and_then(|last| {
+        last.record(Some(&stream))?;
+        until(Duration::MAX, || Ok(last.has_come()?.then_some(())))
+    });
+    if let Err(CudaFailure { call, reason }) = idle {
+        tracing::warn!(call, reason, "the GPU is lost, and with it the memory of a communicator");
+        Box::leak(Box::new(staging));
+    }
 }
