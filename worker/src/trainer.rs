@@ -139,7 +139,8 @@ impl Trainer {
             Err(ended) => return Ok(ended),
         };
         self.end.shared.prove(self.held.state());
-        tracing::info!(ranks = world.members.len(), step = self.held.step.0, "world formed");
+        let (ranks, backend) = (world.members.len(), self.backend.name());
+        tracing::info!(ranks, %backend, step = self.held.step.0, "world formed");
         let mut loader = self.start_loader(world)?;
         while self.held.step.0 < world.total_steps {
             let plan = match self.next_plan(world, &mut told) {
