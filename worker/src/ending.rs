@@ -20,7 +20,7 @@ pub(crate) enum TrainerError {
          `collective.backend` at `auto`, or start the workers with --device cpu"
     )]
     HostOnGpus,
-    #[error(transparent)]
+    #[error("cannot take part in this run")]
     Unusable(#[from] Misuse),
     #[error("cannot read training data")]
     Data(#[from] DataError),
