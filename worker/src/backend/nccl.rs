@@ -32,9 +32,11 @@ impl Nccl {
         &self,
         generation: Generation,
     ) -> Result<CommunicatorIds, CollectiveError> {
-        let fresh = || self.0.unique_id().map(|id| CommunicatorId(*id.as_bytes()));
-        let (statistics, gradients) = (fresh().map_err(unusable)?, fresh().map_err(unusable)?);
-        Ok(CommunicatorIds { generation, statistics, gradients })
+        let fresh = || match self.0.unique_id() {
+            Ok(id) => Ok(CommunicatorId(*id.as_bytes())),
+            Err(error) => Err(unusable(&error)),
+        };
+        Ok(CommunicatorIds { generation, statistics: fresh()?, gradients: fresh()? })
     }
 
     /// Both communicators of a world, formed one after the other, in the same order on every rank.
@@ -50,7 +52,7 @@ impl Nccl {
                 rank: Rank(world.rank.0),
                 world: u32::try_from(world.members.len()).expect("worlds are small"),
                 generation: world.generation.0,
-                id: UniqueId::from_bytes(&id.0).map_err(unusable)?,
+                id: UniqueId::from_bytes(&id.0).map_err(|error| unusable(&error))?,
                 device: gpu(device),
                 deadline,
             };
@@ -67,6 +69,6 @@ fn gpu(device: Device) -> Option<u32> {
     }
 }
 
-fn unusable(error: NcclError) -> CollectiveError {
+fn unusable(error: &NcclError) -> CollectiveError {
     CollectiveError::Unusable(error.to_string())
 }
