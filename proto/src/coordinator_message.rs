@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::border::{Border, Malformed, clip};
+use crate::communicators::CommunicatorIds;
 use crate::config::RunConfig;
 use crate::exit::Exit;
 use crate::ids::{Generation, Rank, Slot, Step};
@@ -32,6 +33,8 @@ pub enum CoordinatorMessage {
     Save(Generation),
     /// Leave the world, write the state to a file, and exit with 75.
     Dump(Dump),
+    /// Where the ranks of this world meet.
+    CommunicatorIds(CommunicatorIds),
 }
 
 /// The run, as every worker must see it.
@@ -165,6 +168,7 @@ impl TryFrom<wire::CoordinatorMessage> for CoordinatorMessage {
                 Self::Save(Generation(Border("Save").positive("generation", generation)?))
             }
             Kind::Dump(dump) => Self::Dump(dump.try_into()?),
+            Kind::CommunicatorIds(ids) => Self::CommunicatorIds(ids.try_into()?),
             Kind::Dismiss(dismiss) => Self::Dismiss(dismiss.try_into()?),
         })
     }
@@ -181,6 +185,7 @@ impl From<CoordinatorMessage> for wire::CoordinatorMessage {
             CoordinatorMessage::Stop(stop) => Kind::Stop(stop.into()),
             CoordinatorMessage::Save(world) => Kind::Save(wire::Save { generation: world.0 }),
             CoordinatorMessage::Dump(dump) => Kind::Dump(dump.into()),
+            CoordinatorMessage::CommunicatorIds(ids) => Kind::CommunicatorIds(ids.into()),
             CoordinatorMessage::Dismiss(dismiss) => Kind::Dismiss(dismiss.into()),
         };
         Self { kind: Some(kind) }

@@ -162,7 +162,10 @@ impl Maker<'_> {
             Kind::Uint64 | Kind::Fixed64 => Value::U64(number),
             Kind::Enum(_) => Value::EnumNumber(number.to_le_bytes()[0].into()),
             Kind::String => Value::String(self.text()),
-            Kind::Bytes => Value::Bytes(vec![7; [32, 32, 0, 31][self.below(4)]].into()),
+            Kind::Bytes => {
+                let length = [32, 128, 128, 31][self.below(4)];
+                Value::Bytes(vec![self.below(2).to_le_bytes()[0]; length].into())
+            }
             Kind::Message(descriptor) => Value::Message(self.message(descriptor, depth - 1)),
             Kind::Float
             | Kind::Int32

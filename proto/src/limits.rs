@@ -34,6 +34,9 @@ pub const MAX_EVENTS: usize = 256;
 /// Length of a generation's secret, in bytes.
 pub const SECRET_BYTES: usize = 32;
 
+/// Length of a communicator's id, in bytes: that of NCCL.
+pub const COMMUNICATOR_ID_BYTES: usize = 128;
+
 /// Calls that one connection may have open: a worker has one, `coordinator status --watch` two.
 pub const MAX_STREAMS: u32 = 16;
 

@@ -21,10 +21,12 @@ use crate::commands::{Misuse, is_fault_of_input};
 use crate::data_set::{CacheArgs, StoreArgs};
 use crate::engine;
 use crate::meters::Meters;
+use crate::place::{Place, first_slot};
 use crate::session::{self, SessionFailure, Target};
+use crate::supervisor::{self, child};
 use crate::trainer::{self, Equipment};
 
-/// Takes part in a run until it is over.
+/// Takes part in a run until it is over, or supervises those who do.
 ///
 /// # Errors
 ///
@@ -35,23 +37,36 @@ pub fn run(
     (store, cache): (&StoreArgs, &CacheArgs),
     meters: &Arc<Meters>,
 ) -> Result<Exit, Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
+    if let Some(processes) = args.procs_per_node.filter(|_| !child::is_supervised()) {
+        let first = args.slot.map(ids::Slot).map_or_else(|| first_slot(&variable, processes), Ok);
+        return Ok(supervisor::run(processes, first.map_err(Failure::config)?)?);
+    }
     let coordinator = tls.destination(&args.coordinator).map_err(Failure::config)?;
+    let place = Place::find(&variable).map_err(Failure::config)?;
+    let args = if child::is_supervised() {
+        child::die_with_supervisor()?;
+        args.of_process(place).map_err(Failure::config)?
+    } else {
+        TrainArgs { slot: args.slot.or(place.slot.map(|slot| slot.0)), ..args.clone() }
+    };
     let dataset = store.open(&args.data).and_then(|mut dataset| {
         cache.apply(&mut dataset)?;
         Ok(dataset)
     });
-    let ended = dataset.and_then(|dataset| take_part(args, coordinator, dataset, meters));
+    let ended =
+        dataset.and_then(|dataset| take_part((&args, place.local), coordinator, dataset, meters));
     ended.map_err(|error| Failure { exit: exit_for(&error), error })
 }
 
 fn take_part(
-    args: &TrainArgs,
+    (args, local): (&TrainArgs, u32),
     coordinator: Destination,
     dataset: Dataset,
     meters: &Arc<Meters>,
 ) -> anyhow::Result<Exit> {
     let dataset = Arc::new(dataset);
-    let device = choose_device(&args.device)?;
+    let device = choose_device(&args.device, local)?;
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
     let applied_log =
@@ -141,15 +156,15 @@ fn unique_name(host: &str) -> String {
     format!("{host}-{}-{micros:x}", std::process::id())
 }
 
-/// `auto`, `cpu` or `cuda:N`.
-fn choose_device(name: &str) -> Result<Device, Misuse> {
+/// `auto`, `cpu` or `cuda:N`. `local` is the index of this process on its machine.
+fn choose_device(name: &str, local: u32) -> Result<Device, Misuse> {
     let gpus = tch::Cuda::device_count();
     match (name, name.strip_prefix("cuda:").map(str::parse::<usize>)) {
         ("auto", _) if gpus == 0 => {
             tracing::info!("no GPU: using the CPU");
             Ok(Device::Cpu)
         }
-        ("auto", _) => Ok(Device::Cuda(0)),
+        ("auto", _) => Ok(Device::Cuda(local as usize)),
         ("cpu", _) => Ok(Device::Cpu),
         (_, Some(Ok(index))) if i64::try_from(index).is_ok_and(|index| index < gpus) => {
             Ok(Device::Cuda(index))

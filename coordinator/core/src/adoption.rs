@@ -76,8 +76,12 @@ impl Core {
         let generation = world.generation();
         let steps = world.feed.sent(plan, member.step.max(world.record.start.step));
         let stop = world.stopping.as_ref().map(|stopping| stopping.why.clone());
+        let communicators = world.communicators.clone();
         if !steps.is_empty() {
             self.send(id, CoordinatorMessage::Plan(PlanWindow { generation, steps }));
+        }
+        if let Some(ids) = communicators {
+            self.send(id, CoordinatorMessage::CommunicatorIds(ids));
         }
         if let Some(reason) = stop {
             self.send(id, CoordinatorMessage::Stop(Stop { generation, reason }));

@@ -158,6 +158,7 @@ impl Core {
             WorkerMessage::Reports(reports) => self.reports(id, &reports),
             WorkerMessage::WorldEnded(ended) => self.world_ended(id, &ended),
             WorkerMessage::CheckpointWritten(written) => self.checkpoint_written(written),
+            WorkerMessage::CommunicatorIds(ids) => self.communicator_ids(id, ids),
             WorkerMessage::Goodbye(goodbye) => {
                 self.close(id, None);
                 self.lost(id, &format!("it said goodbye: {}", goodbye.reason));

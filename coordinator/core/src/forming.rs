@@ -121,7 +121,7 @@ impl Core {
         newest.map_or(Step(0), |(step, _)| step) < self.progress.step
     }
 
-    fn held(&self, id: SessionId) -> Option<(Step, Cursor)> {
+    pub(crate) fn held(&self, id: SessionId) -> Option<(Step, Cursor)> {
         let state = self.roster.get(id)?.enlisted()?.state?;
         Some((state.step, state.cursor))
     }
@@ -140,6 +140,9 @@ impl Core {
 
     fn form(&mut self, ready: Vec<SessionId>) {
         let chosen = self.choose(ready);
+        if self.refuse_odd_backends(&chosen) {
+            return;
+        }
         let enlisted = |id: &SessionId| {
             let session = self.roster.get(*id).expect("it is ready");
             (session, session.enlisted().expect("it is ready"))

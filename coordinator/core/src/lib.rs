@@ -18,6 +18,7 @@
 //! * `core.rs`: the machine, one function per event; `training.rs`: events from inside a world;
 //! * `forming.rs`, `ending.rs`: worlds come and go; `world.rs`, `lanes.rs`: who trains together, and what each reads;
 //! * `journal.rs`: what survives; `adoption.rs`: what a coordinator that was started again makes of it;
+//! * `communicators.rs`: what carries the collectives of a world, and where its ranks meet;
 //! * `operator.rs`: what operators ask for; `admission.rs`: who may join; `roster.rs`: who is here;
 //! * `liveness.rs`, `cooldown.rs`: who is silent, stuck, or fails again and again;
 //! * `plan.rs`: how long the run is, and which steps were planned ahead; `progress.rs`: how far it is;
@@ -27,6 +28,7 @@
 mod admission;
 mod adoption;
 mod arrivals;
+mod communicators;
 mod cooldown;
 mod core;
 mod digests;

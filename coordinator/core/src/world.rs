@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
-use lockstep_proto::{Enlist, Heartbeat, Member, Secret, TrainingState, World, WorldEnd};
+use lockstep_proto::{
+    CommunicatorIds, Enlist, Heartbeat, Member, Secret, TrainingState, World, WorldEnd,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::arrivals::Arrivals;
@@ -35,6 +37,8 @@ pub(crate) struct LiveWorld {
     pub(crate) unreported: Vec<Cursor>,
     /// By rank: its newest heartbeat.
     pub(crate) pulses: Vec<Option<Heartbeat>>,
+    /// Where its ranks meet, once rank 0 has said so. Never stored.
+    pub(crate) communicators: Option<CommunicatorIds>,
     /// When a rank last showed progress, or did something that may take long.
     pub(crate) moved: Duration,
     /// Ranks that have not come back since the coordinator was started again.
@@ -56,6 +60,7 @@ impl LiveWorld {
             newest: record.start.step,
             unreported: vec![record.start.cursor; size],
             pulses: vec![None; size],
+            communicators: None,
             moved: now,
             missing: BTreeSet::new(),
             missing_until: now,

@@ -47,6 +47,7 @@ struct Second {
 #[derive(Debug)]
 pub struct Ordeal {
     arena: Arena,
+    kinds: Vec<Fault>,
     dice: Dice,
     /// The first event that was not looked at.
     next_event: u64,
@@ -56,17 +57,33 @@ pub struct Ordeal {
 impl Ordeal {
     /// Starts a run and waits for its first steps.
     pub fn start(seed: u64) -> Self {
-        let mut arena = Arena::start(SPARES, &SETTINGS);
+        Self::with(seed, &Fault::ALL, &[])
+    }
+
+    /// The same with the fake NCCL between the ranks, whose connections nothing here can cut.
+    pub fn start_with_nccl(seed: u64) -> Self {
+        let mut kinds = Fault::ALL.to_vec();
+        kinds.retain(|kind| *kind != Fault::PeersCutOff);
+        Self::with(seed, &kinds, &["collective.backend=nccl"])
+    }
+
+    fn with(seed: u64, kinds: &[Fault], more: &[&str]) -> Self {
+        let mut arena = Arena::start(SPARES, &[&SETTINGS, more].concat());
         wait_for_steps(&mut arena, Place { generation: 1, step: CALM });
-        Self { arena, dice: Dice(seed), next_event: 0, rows: Vec::new() }
+        Self { arena, kinds: kinds.to_vec(), dice: Dice(seed), next_event: 0, rows: Vec::new() }
+    }
+
+    /// How many kinds of faults it knows.
+    pub fn kinds(&self) -> usize {
+        self.kinds.len()
     }
 
     /// Every kind of fault once, in random order, and random ones after that, until there were so many. `show` sees each.
     pub fn run(mut self, faults: usize, mut show: impl FnMut(usize, &Measured)) -> Report {
-        let mut kinds = Fault::ALL.to_vec();
+        let mut kinds = Vec::new();
         for number in 1..=faults {
             if kinds.is_empty() {
-                kinds = Fault::ALL.to_vec();
+                kinds.clone_from(&self.kinds);
             }
             let fault = kinds.swap_remove(self.dice.below(kinds.len()));
             let slot = self.pick(fault);

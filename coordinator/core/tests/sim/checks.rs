@@ -1,5 +1,7 @@
 //! What must hold at one moment; for what must hold of the whole history, see `law.rs`.
 
+use std::collections::BTreeSet;
+
 use lockstep_core::Event;
 use lockstep_proto::ids::WorkerUid;
 use lockstep_proto::server::Refusal;
@@ -54,6 +56,12 @@ impl Sim {
             let held = process.held.map_or(0, |held| held.step);
             assert!(!member || held <= start, "{} holds step {held}, not {start}", process.uid);
         }
+    }
+
+    /// The ranks of a world can talk to each other.
+    pub(super) fn check_backends(&self, world: &World) {
+        let backends = world.members.iter().map(|member| self.backends[&member.worker.0]);
+        assert_eq!(backends.collect::<BTreeSet<_>>().len(), 1, "a mixed world: {world:?}");
     }
 
     /// A world forms only of more than half of those who wait for it or are coming back from the last one.

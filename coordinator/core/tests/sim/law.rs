@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lockstep_core::{AppliedStep, Record, Then};
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Generation, Step, WorkerUid};
-use lockstep_proto::{PlanWindow, StepPlan, World};
+use lockstep_proto::{CommunicatorIds, PlanWindow, StepPlan, World};
 
 use super::meeting::Held;
 
@@ -27,6 +27,7 @@ pub(crate) struct Law {
     /// What every step was ever planned to be.
     plans: BTreeMap<Step, StepPlan>,
     regroups: BTreeMap<(Generation, Step), bool>,
+    communicators: BTreeMap<Generation, CommunicatorIds>,
     applied: BTreeSet<(Generation, Cursor)>,
     /// By batch: the state behind it.
     states: BTreeMap<u64, Held>,
@@ -95,6 +96,14 @@ impl Law {
                 self.regroups.entry((window.generation, plan.step)).or_insert(plan.regroup);
             assert_eq!(*regroup, plan.regroup, "ranks would leave behind different steps");
         }
+    }
+
+    /// Ids are handed on to one of the members.
+    pub(crate) fn communicators(&mut self, ids: &CommunicatorIds) {
+        assert_eq!(ids.generation, self.journaled, "ids of another world");
+        assert!(self.open, "ids of a world that is over");
+        let first = self.communicators.entry(ids.generation).or_insert_with(|| ids.clone());
+        assert_eq!(first, ids, "two sets of ids for one world");
     }
 
     /// A line of history.
