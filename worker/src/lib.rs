@@ -13,6 +13,7 @@
 //!   `applied_log.rs`: what every step consumed;
 //!   `tensor_file.rs`: the format of both;
 //! * [`engine`]: from the run's configuration to model and pipeline; `data_set.rs`: folders and URLs;
+//!   `device.rs`: CPU or which GPU;
 //! * [`eval`], [`report`], [`commands`]: what one does before and after training;
 //!   `view_pair.rs`, `bitmap.rs`: images and their views for people.
 //!
@@ -32,6 +33,7 @@ mod audit;
 mod bitmap;
 mod border;
 mod data_set;
+mod device;
 mod ending;
 #[cfg(feature = "failpoints")]
 mod failpoints;

@@ -73,6 +73,18 @@ pub trait Collective: Send {
     /// deadline; whatever it returns, the operation's region is the caller's again.
     fn wait(&mut self, pending: Pending) -> Result<(), CollectiveError>;
 
+    /// Reduces `region` in place on all ranks, in order with what else is queued on its device: whatever is queued there
+    /// after the call sees the result. A backend whose operations run on the device need not wait for that; how it failed
+    /// is then said by a later call.
+    fn all_reduce_in_order(
+        &mut self,
+        region: Region,
+        reduction: Reduction,
+    ) -> Result<(), CollectiveError> {
+        let pending = self.start_all_reduce(region, reduction)?;
+        self.wait(pending)
+    }
+
     /// Reduces host numbers in place and waits: for small and frequent messages, such as
     /// batch-norm statistics.
     fn all_reduce(
