@@ -139,7 +139,7 @@ pub(crate) fn convolution_backward(
     (adopt(grad_input), adopt(grad_weight).expect("the weight's gradient is always made"))
 }
 
-/// Σg and Σg·(x − mean)·inv_std of every channel; `moments` = (mean, inv_std), in f32 where `x` is bf16.
+/// Σg and Σg·x̂ of every channel, where `x̂ = (x − mean)·inv_std`; both moments are f32 where `x` is bf16.
 ///
 /// ATen: `native_batch_norm_backward`, without the gradient of the input.
 pub(crate) fn batch_norm_gradient_sums(

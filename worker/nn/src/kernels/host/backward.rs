@@ -30,7 +30,7 @@ pub(in crate::kernels) fn gradient_sums<T: Number>(
         sums[width..].iter_mut().zip(inv_std).for_each(|(sum, inv_std)| *sum *= inv_std);
         sums
     });
-    as_sums(sums.collect(), width)
+    as_sums(&sums.collect::<Vec<f64>>(), width)
 }
 
 /// 0 where the ReLU's output `y` is 0.

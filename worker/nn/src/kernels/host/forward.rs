@@ -12,7 +12,8 @@ use crate::tensor::{host, host_mut};
 pub(in crate::kernels) fn sums<T: Number>(x: &Tensor, groups: usize) -> Sums {
     let (data, width) = (host::<T>(x), channels(x));
     let groups = data.chunks(data.len() / groups);
-    as_sums(groups.flat_map(|rows| group_sums(rows, width)).collect(), width)
+    let sums: Vec<f64> = groups.flat_map(|rows| group_sums(rows, width)).collect();
+    as_sums(&sums, width)
 }
 
 /// Σx and Σx² of one group.

@@ -102,8 +102,8 @@ pub(super) fn sum_blocks<W: Wide>(
 }
 
 /// Sums as they are laid out, as the tensor that travels.
-pub(super) fn as_sums(values: Vec<f64>, width: usize) -> Sums {
-    Tensor::from_slice(&values).view([-1, 2, signed(width)])
+pub(super) fn as_sums(values: &[f64], width: usize) -> Sums {
+    Tensor::from_slice(values).view([-1, 2, signed(width)])
 }
 
 /// The sum of all parts, in their order.
