@@ -91,6 +91,11 @@ fn culprit(error: &CollectiveError) -> Option<Rank> {
         | CollectiveError::Incomplete { .. }
         | CollectiveError::BadWorld(_)
         | CollectiveError::TooLarge { .. }
+        | CollectiveError::Nccl { .. }
+        | CollectiveError::Overdue { .. }
+        | CollectiveError::Undrained { .. }
+        | CollectiveError::Cuda { .. }
+        | CollectiveError::Unusable(_)
         | CollectiveError::System { .. } => None,
     }
 }

@@ -45,10 +45,11 @@ impl Region {
     /// # Safety
     ///
     /// * `start` is aligned for `element` and points to `len` initialised elements in one
-    ///   allocation, in host memory for the host backend;
+    ///   allocation, in host memory for the host backend, in memory of the communicator's GPU for NCCL;
     /// * until [`wait`](crate::Collective::wait) has returned for the operation that takes this
     ///   region, or its communicator (or this region, if never used) has been dropped, the
-    ///   memory stays allocated and nothing else reads or writes it.
+    ///   memory stays allocated and nothing else reads or writes it; after
+    ///   [`Undrained`](crate::CollectiveError::Undrained), until the process ends.
     pub unsafe fn from_raw(start: NonNull<u8>, len: usize, element: Element) -> Self {
         Self { start, len, element }
     }
@@ -66,6 +67,18 @@ impl Region {
     /// What it holds.
     pub fn element(&self) -> Element {
         self.element
+    }
+
+    /// Where it begins, for the GPU.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// Its size.
+    #[cfg(feature = "nccl")]
+    pub(crate) fn bytes(&self) -> usize {
+        self.len * self.element.size()
     }
 
     /// The same memory as the host backend works on it.

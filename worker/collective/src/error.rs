@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::Rank;
+use crate::{NcclFailure, Rank};
 
 /// Of the handshake and of the operation header.
 pub(crate) const VERSION: u32 = 1;
@@ -101,6 +101,57 @@ pub enum CollectiveError {
         limit: usize,
     },
 
+    /// NCCL reported an error.
+    #[error("{failure} in {op}; {}", after(.failure.recovery()))]
+    Nccl {
+        /// The operation, with its number.
+        op: String,
+        /// What NCCL said.
+        failure: NcclFailure,
+    },
+
+    /// An operation between GPUs was not over in time. NCCL does not tell who is missing.
+    #[error(
+        "{op} was not over after {waited:?}: a rank is dead or stuck, or issued another operation; \
+         the coordinator will re-form the world, or raise the operation deadline"
+    )]
+    Overdue {
+        /// The operation, with its number.
+        op: String,
+        /// How long we waited since it was issued or, if later, since the one before it was over.
+        waited: Duration,
+    },
+
+    /// The device holds on to an operation that was aborted: its memory can't be used again.
+    #[error(
+        "{op} did not end within {waited:?} of its abort; this process must exit with 75, to be \
+         started again with a clean device"
+    )]
+    Undrained {
+        /// What was aborted.
+        op: String,
+        /// How long we waited for its end.
+        waited: Duration,
+    },
+
+    /// The CUDA driver refused a call. Its errors stay with the process.
+    #[error(
+        "CUDA's {call} failed in {op}: {reason}; this process must exit with 75, to be started \
+         again with a clean device"
+    )]
+    Cuda {
+        /// The operation, with its number.
+        op: String,
+        /// Name of the driver's function.
+        call: &'static str,
+        /// The driver's words, with its code.
+        reason: String,
+    },
+
+    /// NCCL or the CUDA driver can't be used here at all.
+    #[error("cannot use NCCL: {0}")]
+    Unusable(String),
+
     /// The operating system refused something.
     #[error("can't {what}")]
     System {
@@ -158,6 +209,9 @@ impl Refusal {
 pub enum Recovery {
     /// Drop this step's gradients and ask the coordinator for a new world.
     Rejoin,
+    /// End the process with exit code 75, so that whoever started it starts it again: the device
+    /// is in no state to go on with.
+    Restart,
     /// Stop the process; a human must look.
     Abort,
 }
@@ -170,17 +224,29 @@ impl CollectiveError {
             | Self::Connection { .. }
             | Self::Aborted
             | Self::Incomplete { .. }
+            | Self::Overdue { .. }
             | Self::Refused { refusal: Refusal::Generation { .. }, .. } => Recovery::Rejoin,
+            Self::Nccl { failure, .. } => failure.recovery(),
+            Self::Undrained { .. } | Self::Cuda { .. } => Recovery::Restart,
             Self::Diverged { .. }
             | Self::Refused { .. }
             | Self::BadWorld(_)
             | Self::TooLarge { .. }
+            | Self::Unusable(_)
             | Self::System { .. } => Recovery::Abort,
         }
     }
 
     pub(crate) fn system(what: impl Into<String>, source: impl Into<io::Error>) -> Self {
         Self::System { what: what.into(), source: Arc::new(source.into()) }
+    }
+}
+
+fn after(recovery: Recovery) -> &'static str {
+    match recovery {
+        Recovery::Rejoin => "the coordinator will re-form the world",
+        Recovery::Restart => "this process must exit with 75, to be started again",
+        Recovery::Abort => "this is a bug, stop the run",
     }
 }
 

@@ -21,7 +21,6 @@ mod guest;
 mod handshake;
 mod line;
 mod mesh;
-mod operation;
 mod reduce;
 mod spec;
 #[cfg(test)]
@@ -33,7 +32,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use self::mesh::Mesh;
-use self::operation::{Kind, Operation};
+
+use crate::operation::{Kind, Operation};
 use crate::{AbortHandle, Collective, CollectiveError, Pending, Rank, Reduction, Region, Values};
 
 pub use self::algorithm::MAX_GATHERED;

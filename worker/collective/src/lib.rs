@@ -31,7 +31,11 @@ pub mod bucket;
 mod collective;
 mod device;
 mod error;
+mod failure;
 mod host;
+#[cfg(feature = "nccl")]
+mod nccl;
+mod operation;
 mod solo;
 mod wire;
 
@@ -39,5 +43,8 @@ pub use abort::AbortHandle;
 pub use collective::{Collective, Pending, Rank, Reduction};
 pub use device::{Element, Region, Values};
 pub use error::{CollectiveError, Recovery, Refusal};
+pub use failure::{NcclCode, NcclFailure};
 pub use host::{HostCollective, HostListener, MAX_GATHERED, Secret, WorldSpec};
+#[cfg(feature = "nccl")]
+pub use nccl::{Nccl, NcclCollective, NcclError, NcclSpec, UniqueId};
 pub use solo::Solo;

@@ -16,9 +16,9 @@ use std::ops::Range;
 
 use super::flow::Flow;
 use super::mesh::Mesh;
-use super::operation::{Kind, Operation};
 use super::reduce::in_rank_order;
 use crate::device::Element;
+use crate::operation::{Kind, Operation};
 use crate::{CollectiveError, Rank, Reduction};
 
 /// Bytes up to which latency counts, not bandwidth.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use rustix::event::PollFlags;
 
-use super::operation::HEADER_LEN;
+use crate::operation::HEADER_LEN;
 
 /// What goes over a link, each way: a header or none, then two stretches of memory.
 #[derive(Debug, Default)]

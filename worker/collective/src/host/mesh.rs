@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use super::flow::{Flow, Transfer};
 use super::now;
-use super::operation::{HEADER_LEN, Operation};
+use crate::operation::{HEADER_LEN, Operation};
 use crate::{AbortHandle, CollectiveError, Rank};
 
 /// The connections of one channel.

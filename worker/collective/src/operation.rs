@@ -1,17 +1,17 @@
-//! The header in front of every operation: what a rank believes that all are doing.
+//! One operation of a communicator, in words and, for the host backend, as the header in front of it:
+//! what a rank believes that all are doing.
 
 use std::fmt;
 
-use crate::device::Element;
-use crate::{Rank, Reduction, wire};
+use crate::{Element, Rank, Reduction, wire};
 
-pub(super) const HEADER_LEN: usize = 2 + 1 + 1 + 4 + 8 + 8 + 8;
+pub(crate) const HEADER_LEN: usize = 2 + 1 + 1 + 4 + 8 + 8 + 8;
 
 const MAGIC: &[u8; 2] = b"LO";
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     AllReduce(Reduction, Element),
     Broadcast(Rank, Element),
     AllGather,
@@ -20,17 +20,17 @@ pub(super) enum Kind {
 
 /// One operation of one communicator. Equal on all ranks, save for the length of an all-gather.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Operation {
-    pub(super) kind: Kind,
-    pub(super) generation: u64,
+pub(crate) struct Operation {
+    pub(crate) kind: Kind,
+    pub(crate) generation: u64,
     /// Its number on this communicator, from 1.
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
     /// In elements; bytes for an all-gather.
-    pub(super) len: u64,
+    pub(crate) len: u64,
 }
 
 impl Operation {
-    pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
+    pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
         let (kind, element, root) = match self.kind {
             Kind::AllReduce(Reduction::Sum, element) => (0, code(element), 0),
             Kind::AllReduce(Reduction::Max, element) => (1, code(element), 0),
@@ -80,7 +80,7 @@ impl Operation {
 
     /// The length in a peer's header, where it describes the same operation;
     /// otherwise what the peer is doing, in words.
-    pub(super) fn agree(&self, header: &[u8; HEADER_LEN]) -> Result<u64, String> {
+    pub(crate) fn agree(&self, header: &[u8; HEADER_LEN]) -> Result<u64, String> {
         let theirs = Self::decode(header).ok_or("something that is no operation")?;
         let expected = match self.kind {
             Kind::AllGather => Self { len: theirs.len, ..*self },

@@ -1,0 +1,97 @@
+//! The end of communicators, on threads of their own, since NCCL may block in it.
+//!
+//! NCCL's manual asks that all ranks of a machine end a communicator together, so a rank that waited
+//! for the end of one before it began that of the next could wait for ever. Here each end is begun at
+//! once, and the next world waits for all of them, with a deadline.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+use std::time::Duration;
+
+use super::cuda::{CudaFailure, Device, Event, Staging, Stream};
+use super::patience::until;
+use super::sys::{Api, Comm};
+
+/// What belongs to a communicator until its end.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) comm: Comm,
+    pub(super) stream: Stream,
+    pub(super) staging: Staging,
+    pub(super) device: Arc<Device>,
+}
+
+/// How a communicator ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Everything is over on all ranks.
+    Destroy,
+    /// Whatever is under way ends now.
+    Abort,
+}
+
+/// How many communicators of this process are at their end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Closing(Arc<AtomicUsize>);
+
+impl Closing {
+    /// Waits for them; false if one is not over by then.
+    pub(super) fn are_over(&self, within: Duration) -> bool {
+        let asked =
+            until(within, || Ok::<_, ()>((self.0.load(Ordering::SeqCst) == 0).then_some(())));
+        asked.is_ok_and(|answer| answer.is_some())
+    }
+}
+
+/// The thread that ends one communicator. Started before it is needed: a thread may be refused.
+#[derive(Debug)]
+pub(super) struct Closer {
+    jobs: Sender<(Lane, Ending)>,
+    closing: Closing,
+}
+
+impl Closer {
+    pub(super) fn start(api: Arc<Api>, closing: Closing) -> io::Result<Self> {
+        let (jobs, inbox) = mpsc::channel();
+        let count = closing.clone();
+        // Not joined: it may be stuck in NCCL, which `Closing` tells.
+        thread::Builder::new().name("nccl-closing".into()).spawn(move || {
+            // Nothing comes if no communicator was formed.
+            if let Ok((lane, ending)) = inbox.recv() {
+                end(&api, lane, ending);
+                count.0.fetch_sub(1, Ordering::SeqCst);
+            }
+        })?;
+        Ok(Self { jobs, closing })
+    }
+
+    /// Begins the end.
+    pub(super) fn end(&self, lane: Lane, ending: Ending) {
+        self.closing.0.fetch_add(1, Ordering::SeqCst);
+        self.jobs.send((lane, ending)).expect("the thread waits for its one communicator");
+    }
+}
+
+fn end(api: &Api, lane: Lane, ending: Ending) {
+    let Lane { comm, stream, staging, device } = lane;
+    let entered = device.enter();
+    let ended = match ending {
+        Ending::Destroy => api.destroy(comm),
+        Ending::Abort => api.abort(comm),
+    };
+    if let Err(failure) = ended {
+        tracing::warn!(%failure, ?ending, "NCCL could not end a communicator");
+    }
+    // As long as it takes: memory that a copy in the stream still uses can't be freed.
+    let idle = entered.and_then(|()| Event::new(&device)).and_then(|last| {
+        last.record(Some(&stream))?;
+        until(Duration::MAX, || Ok(last.has_come()?.then_some(())))
+    });
+    if let Err(CudaFailure { call, reason }) = idle {
+        tracing::warn!(call, reason, "the GPU is lost, and with it the memory of a communicator");
+        Box::leak(Box::new(staging));
+    }
+}
