@@ -104,7 +104,7 @@ impl Collective for Watched {
         &mut self,
         region: Region,
         reduction: Reduction,
-    ) -> Result<(), CollectiveError> {
+    ) -> Result<Pending, CollectiveError> {
         self.issue().all_reduce_in_order(region, reduction)
     }
 

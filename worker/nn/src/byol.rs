@@ -199,7 +199,7 @@ impl Byol {
         let next = next.unwrap_or_else(|| self.running.clone()).into();
         let rows = part.images_vbchw.size()[0] / signed(VIEWS);
         let grouping = Grouping::new(&self.spec, rows);
-        let talk = Talk { comm: comm.statistics.as_mut(), message: self.message.as_mut() };
+        let talk = Talk::new(comm.statistics.as_mut(), self.message.as_mut());
         let mut pass = Forward {
             networks: vec![
                 Network { weights: Weights::new(&self.online, online), running: &self.running[0] },
@@ -251,7 +251,7 @@ impl Byol {
                 comm.gradients.as_mut(),
                 tape.turn,
             ),
-            talk: Talk { comm: comm.statistics.as_mut(), message: self.message.as_mut() },
+            talk: Talk::new(comm.statistics.as_mut(), self.message.as_mut()),
         };
         pass.sink.put_tail(&tail)?;
         if let (Some(probe), Some((_, gradient))) = (&self.probe, &seen.probe) {
@@ -264,6 +264,7 @@ impl Byol {
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
         pass.sink.finish()?;
+        pass.talk.settle()?;
         if let Some(recording) = &mut self.recording {
             recording.add(seen, loss.double_value(&[]));
         }

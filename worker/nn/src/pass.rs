@@ -4,7 +4,7 @@
 //! online and the target network, each over both views stacked along the batch. One layer's batch-norm
 //! statistics of all streams then travel in one message. Only stream 0 is ever differentiated.
 
-use lockstep_collective::{Collective, CollectiveError, Rank, Reduction};
+use lockstep_collective::{Collective, CollectiveError, Pending, Rank, Reduction};
 use tch::{Device, Kind, Tensor};
 
 use crate::gradients::Gradients;
@@ -178,9 +178,11 @@ impl<'a> BatchStatistics<'a> {
 /// Sums statistics over the ranks.
 pub(crate) struct Talk<'a> {
     /// Who is talked to.
-    pub(crate) comm: &'a mut dyn Collective,
+    comm: &'a mut dyn Collective,
     /// What a GPU's collective is lent; see [`message`].
-    pub(crate) message: Option<&'a mut Tensor>,
+    message: Option<&'a mut Tensor>,
+    /// The newest sums that the device has and the host has not waited for.
+    pending: Option<Pending>,
 }
 
 /// A permanent buffer for the longest message of statistics, where the engine runs on a device: a collective's stream may
@@ -192,7 +194,12 @@ pub(crate) fn message(layout: &Layout, networks: usize, device: Device) -> Optio
     (!kernels::on_host(&buffer)).then_some(buffer)
 }
 
-impl Talk<'_> {
+impl<'a> Talk<'a> {
+    /// Nothing said yet.
+    pub(crate) fn new(comm: &'a mut dyn Collective, message: Option<&'a mut Tensor>) -> Self {
+        Self { comm, message, pending: None }
+    }
+
     /// Sums a layer's statistics over the ranks that hold some of each group.
     pub(crate) fn reduce(
         &mut self,
@@ -200,6 +207,11 @@ impl Talk<'_> {
         sums: Tensor,
     ) -> Result<Tensor, CollectiveError> {
         if grouping.global { self.sum_over_ranks(sums) } else { Ok(sums) }
+    }
+
+    /// Waits for all sums, before the host looks at the device.
+    pub(crate) fn settle(&mut self) -> Result<(), CollectiveError> {
+        self.pending.take().map_or(Ok(()), |pending| self.comm.wait(pending))
     }
 
     /// Sums over all ranks. On the host they are there when it returns; on a device, whatever is queued next sees
@@ -213,7 +225,8 @@ impl Talk<'_> {
         let len = sums.numel();
         let mut lent = message.narrow(0, 0, signed(len));
         lent.copy_(&sums.view([-1]));
-        self.comm.all_reduce_in_order(tensor::region(message, 0, len), Reduction::Sum)?;
+        let region = tensor::region(message, 0, len);
+        self.pending = Some(self.comm.all_reduce_in_order(region, Reduction::Sum)?);
         sums.copy_(&lent.view_as(&sums));
         Ok(sums)
     }
