@@ -12,6 +12,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::aligned::Aligned;
 use crate::color::Finish;
 use crate::planes::Planes;
 
@@ -24,9 +25,9 @@ pub(crate) struct Blur {
     /// Of the tap in the middle, and of those at both sides of it, going out.
     weights: Vec<f32>,
     /// A row of every channel after the pass down, with its reflected borders.
-    padded: [Vec<f32>; 3],
+    padded: [Aligned; 3],
     /// A row of every channel, done.
-    rows: [Vec<f32>; 3],
+    rows: [Aligned; 3],
 }
 
 impl Blur {
@@ -49,8 +50,8 @@ impl Blur {
         let Self { weights, padded, rows } = self;
         let width = planes.width();
         for (padded, row) in padded.iter_mut().zip(&mut *rows) {
-            padded.resize(width + 2 * (weights.len() - 1), 0.0);
-            row.resize(width, 0.0);
+            padded.resize(width + 2 * (weights.len() - 1));
+            row.resize(width);
         }
         let rows = &mut rows[..channels];
         Arch::new().dispatch(BlurRows { planes, weights, padded, rows, finish, out });
@@ -85,8 +86,8 @@ impl Blur {
 struct BlurRows<'a> {
     planes: &'a Planes,
     weights: &'a [f32],
-    padded: &'a mut [Vec<f32>; 3],
-    rows: &'a mut [Vec<f32>],
+    padded: &'a mut [Aligned; 3],
+    rows: &'a mut [Aligned],
     finish: Finish,
     out: &'a mut [[f32; 3]],
 }
@@ -209,8 +210,13 @@ mod tests {
             }
         }
         let blurred = |arch: Arch| {
-            let mut padded = [(); 3].map(|()| vec![0.0; 77 + 4]);
-            let mut rows = vec![vec![0.0; 77]; 3];
+            let row = |len| {
+                let mut row = Aligned::default();
+                row.resize(len);
+                row
+            };
+            let mut padded = [77 + 4; 3].map(row);
+            let mut rows = [77; 3].map(row);
             let mut out = vec![[0.0; 3]; planes.pixels()];
             arch.dispatch(BlurRows {
                 planes: &planes,

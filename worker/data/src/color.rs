@@ -359,8 +359,9 @@ fn saturate<S: Simd>(simd: S, mut pixels: Pixels<S>, factor: f32) -> Pixels<S> {
 
 /// Hue, in sixths of a circle, moves by `sixths`; value and chroma stay.
 ///
-/// The way back is v − c·clip(min(k, 4 − k)) with k = (n + hue) mod 6 and n = 5, 3, 1,
-/// which equals torchvision's table of six cases and has no branch.
+/// The way back is v − c·part, where the parts of red, green and blue are
+/// clip(2 − |h − 3|), clip(|h − 2| − 1) and clip(|h − 4| − 1), which equals
+/// torchvision's table of six cases and has no branch.
 #[inline(always)]
 fn turn_hue<S: Simd>(simd: S, [r, g, b]: Pixels<S>, sixths: f32) -> Pixels<S> {
     let (value, chroma) = value_and_chroma(simd, [r, g, b]);
@@ -373,14 +374,24 @@ fn turn_hue<S: Simd>(simd: S, [r, g, b]: Pixels<S>, sixths: f32) -> Pixels<S> {
     let (way, from) = (choose(simd, largest, ways), choose(simd, largest, from));
     let old = simd.mul_add_f32s(way, inverse, from);
     let hue = wrap(simd, simd.add_f32s(old, simd.splat_f32s(sixths)));
-    let mut turned = [simd.splat_f32s(5.0), simd.splat_f32s(3.0), simd.splat_f32s(1.0)];
-    for x in &mut turned {
-        let k = wrap(simd, simd.add_f32s(*x, hue));
-        let other = simd.sub_f32s(simd.splat_f32s(4.0), k);
-        let part = clipped(simd, simd.min_f32s(k, other));
-        *x = simd.sub_f32s(value, simd.mul_f32s(chroma, part));
+    let one = simd.splat_f32s(1.0);
+    let parts = [
+        simd.sub_f32s(simd.splat_f32s(2.0), distance(simd, hue, 3.0)),
+        simd.sub_f32s(distance(simd, hue, 2.0), one),
+        simd.sub_f32s(distance(simd, hue, 4.0), one),
+    ];
+    let mut turned = [value; 3];
+    for c in 0..3 {
+        let part = simd.mul_f32s(chroma, clipped(simd, parts[c]));
+        turned[c] = simd.sub_f32s(value, part);
     }
     turned
+}
+
+/// |hue − other|.
+#[inline(always)]
+fn distance<S: Simd>(simd: S, hue: S::f32s, other: f32) -> S::f32s {
+    simd.abs_f32s(simd.sub_f32s(hue, simd.splat_f32s(other)))
 }
 
 /// The value for red, green or blue, whichever is the largest.

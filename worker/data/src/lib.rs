@@ -18,6 +18,7 @@
 //! state, so that a batch does not depend on threads, ranks or restarts.
 //! The crate sees no tensor library, no network and no async runtime.
 
+mod aligned;
 mod augment;
 mod blur;
 mod color;

@@ -2,6 +2,8 @@
 
 use lockstep_jpeg::Colour;
 
+use crate::aligned::Aligned;
+
 /// Pixels that are worked on together; whole vectors on every machine.
 pub(crate) const LANES: usize = 32;
 
@@ -11,7 +13,7 @@ pub(crate) type Lanes = [f32; LANES];
 /// Three planes in one allocation; only the first counts in [`Colour::Gray`].
 #[derive(Debug, Default)]
 pub(crate) struct Planes {
-    chunks: Vec<Lanes>,
+    values: Aligned,
     width: usize,
     height: usize,
     colour: Colour,
@@ -21,7 +23,7 @@ impl Planes {
     /// Makes room for an image. The values are anything.
     pub(crate) fn shape(&mut self, (width, height): (usize, usize), colour: Colour) {
         (self.width, self.height, self.colour) = (width, height, colour);
-        self.chunks.resize(3 * (width * height).div_ceil(LANES), [0.0; LANES]);
+        self.values.resize(3 * (width * height).next_multiple_of(LANES));
     }
 
     /// Pixels per row.
@@ -47,8 +49,8 @@ impl Planes {
     /// The rows of every plane, without what fills up its last chunk.
     pub(crate) fn channels(&self) -> [&[f32]; 3] {
         let pixels = self.pixels();
-        let mut planes = self.chunks.chunks_exact(self.chunks.len() / 3);
-        std::array::from_fn(|_| &planes.next().expect("there are three").as_flattened()[..pixels])
+        let plane = self.values.len() / 3;
+        std::array::from_fn(|channel| &self.values[channel * plane..][..pixels])
     }
 
     /// As [`Planes::channels`], to write.
@@ -59,9 +61,9 @@ impl Planes {
 
     /// Every plane in chunks; the last one has pixels that are none.
     pub(crate) fn planes_mut(&mut self) -> [&mut [Lanes]; 3] {
-        let chunks = self.chunks.len() / 3;
-        let (first, rest) = self.chunks.split_at_mut(chunks);
-        let (second, third) = rest.split_at_mut(chunks);
-        [first, second, third]
+        let plane = self.values.len() / 3;
+        let (first, rest) = self.values.split_at_mut(plane);
+        let (second, third) = rest.split_at_mut(plane);
+        [first, second, third].map(|plane| plane.as_chunks_mut().0)
     }
 }

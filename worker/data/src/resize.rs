@@ -23,6 +23,7 @@ use std::ops::Range;
 use lockstep_jpeg::{PlanarImage, Plane, Region};
 use pulp::{Arch, Simd, WithSimd};
 
+use crate::aligned::Aligned;
 use crate::planes::Planes;
 use crate::rgb::is_interpolated;
 use crate::weights::{BLOCK, Blocks, Reading, Span, Weights};
@@ -58,9 +59,9 @@ pub(crate) struct Resizer {
     /// For samples that are a pixel high, and two pixels.
     rows: [Weights; 2],
     /// The samples that some rows of the target need.
-    strip: Vec<f32>,
+    strip: Aligned,
     /// These rows of the target after the pass down.
-    band: Vec<f32>,
+    band: Aligned,
 }
 
 /// Weights of the pass across.
@@ -132,8 +133,8 @@ struct ResizePlane<'a> {
     columns: &'a Columns,
     rows: &'a Weights,
     width: usize,
-    strip: &'a mut Vec<f32>,
-    band: &'a mut Vec<f32>,
+    strip: &'a mut Aligned,
+    band: &'a mut Aligned,
     target: &'a mut [f32],
 }
 
@@ -146,11 +147,13 @@ impl WithSimd for ResizePlane<'_> {
         let reach = columns.reach.clone();
         // Whole vectors; what the last ones have too much is never looked at.
         let stride = reach.len().next_multiple_of(BLOCK);
-        band.resize(BAND * stride, 0.0);
+        band.resize(BAND * stride);
+        let band = &mut **band;
         for (index, target) in target.chunks_mut(BAND * width).enumerate() {
             let targets = index * BAND..index * BAND + target.len() / width;
             let samples = rows.reach(targets.clone());
-            strip.resize(samples.len() * stride, 0.0);
+            strip.resize(samples.len() * stride);
+            let strip = &mut **strip;
             for (row, out) in samples.clone().zip(strip.chunks_exact_mut(stride)) {
                 let row = &plane.samples[row * plane.stride..][reach.clone()];
                 out.iter_mut().zip(row).for_each(|(out, sample)| *out = f32::from(*sample));
@@ -257,8 +260,8 @@ mod tests {
             columns: &columns,
             rows: &rows,
             width: 23,
-            strip: &mut Vec::new(),
-            band: &mut Vec::new(),
+            strip: &mut Aligned::default(),
+            band: &mut Aligned::default(),
             target: &mut target,
         });
         target

@@ -1,5 +1,6 @@
 //! Data sets in stores on loopback that fail in every way, against the same set in a folder.
 
+mod faults;
 mod hiding;
 mod server;
 mod sharing;
@@ -113,26 +114,6 @@ fn cached(folder: &Path) -> Vec<u64> {
         .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
         .filter(|len| *len > 0)
         .collect()
-}
-
-#[test]
-fn batches_through_any_faults_are_those_of_the_folder() {
-    let scene = scene();
-    let set = scene.path().join("set");
-    let expected = batches(Dataset::open(&set).unwrap());
-    for (seed, reads) in
-        [(1, Reads::Whole), (2, Reads::Whole), (3, Reads::Ranged), (4, Reads::Ranged)]
-    {
-        let server = Server::new(scene.path(), faulty(seed));
-        // Half of the set: shards come, go and come again.
-        let config = config(&scene, reads, 6 * shard_bytes(&set));
-        drop(std::fs::remove_dir_all(&config.cache));
-        let found = batches(open(&server.url("set"), &config));
-        assert!(found == expected, "seed {seed}, {reads:?}");
-        let counts = server.counts();
-        let failed = counts.values().sum::<usize>();
-        assert!(failed > counts.len() + 5, "the server did fail: {counts:?}");
-    }
 }
 
 #[test]

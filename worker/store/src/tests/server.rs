@@ -142,7 +142,11 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<Option<Request>
         }
     }
     let text = String::from_utf8_lossy(&text).into_owned();
-    let path = text.split(' ').nth(1).unwrap().split('?').next().unwrap().to_owned();
+    let target = text.split(' ').nth(1).unwrap();
+    // Google's protocol escapes all but letters and digits in the name of an object.
+    let plain = |path: String, (escaped, sign): (&str, &str)| path.replace(escaped, sign);
+    let path = target.split('?').next().unwrap().to_owned();
+    let path = [("%2F", "/"), ("%2E", "."), ("%2D", "-")].into_iter().fold(path, plain);
     let range = text.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
         let (from, to) = value.strip_prefix("bytes=")?.split_once('-')?;
@@ -176,7 +180,11 @@ async fn send(
         }
         None => "200 OK".to_owned(),
     };
-    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", part.len());
+    // Object stores promise the last two, and their clients insist on them.
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\netag: \"1\"\r\nlast-modified: Tue, 24 Nov 2026 12:00:00 GMT\r\n\r\n",
+        part.len()
+    );
     stream.write_all(head.as_bytes()).await?;
     match fate {
         Fate::Served | Fate::WrongByte | Fate::Status(_) => stream.write_all(part).await,
