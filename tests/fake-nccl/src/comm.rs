@@ -219,7 +219,7 @@ impl Comm {
         let stuck = state.stuck;
         drop(state);
         self.changed.notify_all();
-        if stuck {
+        if stuck || self.due(0) == Some(Fault::EndHang) {
             for_ever();
         }
         SUCCESS

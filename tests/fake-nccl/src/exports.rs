@@ -75,7 +75,7 @@ pub(crate) unsafe extern "C" fn ncclGetUniqueId(id: *mut ncclUniqueId) -> c_int 
     }
     match meeting::open() {
         Ok(bytes) => {
-            let made = ncclUniqueId { internal: bytes.map(u8::cast_signed) };
+            let made = ncclUniqueId { internal: bytes.map(|byte| c_char::from_ne_bytes([byte])) };
             // SAFETY: the caller's.
             unsafe { id.write(made) };
             SUCCESS
@@ -107,7 +107,7 @@ pub(crate) unsafe extern "C" fn ncclCommInitRankConfig(
         return CUDA_ERROR;
     }
     let (rank, world) = (rank.cast_unsigned(), world.cast_unsigned());
-    match Comm::begin(id.internal.map(i8::cast_unsigned), rank, world) {
+    match Comm::begin(id.internal.map(|byte| byte.to_ne_bytes()[0]), rank, world) {
         Ok(begun) => {
             // SAFETY: the caller's.
             unsafe { comm.write(Arc::into_raw(begun)) };

@@ -39,6 +39,8 @@ pub(crate) enum Fault {
     InitHang,
     /// The end in peace never ends.
     PartingHang,
+    /// Destroying or aborting it never returns, though its operations end.
+    EndHang,
     /// The library says that it is this version.
     Version(i32),
     /// There is no id, but this code.
@@ -105,6 +107,7 @@ fn parse_rule(rule: &str) -> (Place, Fault) {
             "init-async" => Fault::InitAsync(code()),
             "init-hang" => Fault::InitHang,
             "parting-hang" => Fault::PartingHang,
+            "end-hang" => Fault::EndHang,
             "version" => Fault::Version(code()),
             "no-id" => Fault::NoId(code()),
             "driver" => {

@@ -179,11 +179,13 @@ fn an_operation_begins_after_what_the_null_stream_does_to_its_memory() {
 #[test]
 fn survivors_form_the_next_world_in_the_same_process_with_fresh_ids() {
     // Of the first world's two communicators, one fails; the other one ends with it.
-    for fault in
-        ["comm=0,sequence=8,error=3", "comm=1,sequence=5,async=6", "comm=0,sequence=3,hang"]
-    {
-        let played =
-            Ranks::of(3, "recover").script(&format!("rank=1,{fault}")).deadline(IMPATIENT).play();
+    for fault in [
+        "rank=1,comm=0,sequence=8,error=3",
+        "rank=1,comm=1,sequence=5,async=6",
+        "rank=1,comm=0,sequence=3,hang",
+        "comm=1,init-error=2",
+    ] {
+        let played = Ranks::of(3, "recover").script(fault).deadline(IMPATIENT).play();
         for played in played {
             assert_eq!(played.code, Some(0), "{fault}: {}", played.output);
             let last = *played.results().last().unwrap();
@@ -194,11 +196,21 @@ fn survivors_form_the_next_world_in_the_same_process_with_fresh_ids() {
 
 #[test]
 fn an_abort_ends_what_is_pending_within_a_second() {
-    for (scenario, script) in [("abort", "rank=1,sequence=2,hang"), ("abort-forming", "init-hang")]
-    {
+    for (scenario, script) in [("abort", "sequence=2,hang"), ("abort-forming", "init-hang")] {
         for played in Ranks::of(2, scenario).script(script).play() {
             let [millis] = played.results()[..] else { panic!("{}", played.output) };
             assert!(millis.parse::<u64>().unwrap() < 1000, "{scenario}: {}", played.output);
+        }
+    }
+}
+
+#[test]
+fn ranks_part_in_peace_but_do_not_wait_for_ever() {
+    let warning = "the ranks did not part in peace";
+    for (script, warned) in [("", false), ("rank=1,parting-hang", true)] {
+        for played in Ranks::of(2, "work").script(script).play() {
+            assert_eq!(played.code, Some(0), "{}", played.output);
+            assert_eq!(played.log.contains(warning), warned, "{script}: {}", played.log);
         }
     }
 }

@@ -21,12 +21,12 @@ impl Rank {
     }
 }
 
-/// How the ranks' elements become one, always in rank order.
+/// How the ranks' elements become one, always in rank order; with NCCL, in an order of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reduction {
     /// `((r₀ + r₁) + r₂) + …`.
     Sum,
-    /// The largest; a NaN on any rank wins, so that it can't hide.
+    /// The largest; a NaN on any rank wins, so that it can't hide. NCCL may drop it.
     Max,
 }
 
@@ -52,7 +52,8 @@ impl Pending {
 /// One rank's end of a communicator.
 ///
 /// Every rank calls the same operations in the same order, or all of them end with
-/// [`CollectiveError::Diverged`]. After an error the contents of a lent buffer are unspecified and
+/// [`CollectiveError::Diverged`]; with NCCL, which can't tell, after the deadline with
+/// [`CollectiveError::Overdue`]. After an error the contents of a lent buffer are unspecified and
 /// every later call returns the same error; the way on is a new world.
 pub trait Collective: Send {
     /// This rank.

@@ -1,4 +1,4 @@
-//! Memory that is reduced, as the collectives see it. One of three modules with `unsafe`.
+//! Memory that is reduced, as the collectives see it. One of the few modules with `unsafe`.
 //!
 //! A [`Region`] is a stretch of a permanent buffer that the engine lends to the communication
 //! thread; [`Values`] is an ordinary borrow, for calls that block.

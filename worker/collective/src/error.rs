@@ -118,7 +118,7 @@ pub enum CollectiveError {
     Overdue {
         /// The operation, with its number.
         op: String,
-        /// How long we waited since it was issued or, if later, since the one before it was over.
+        /// How long we waited for it.
         waited: Duration,
     },
 

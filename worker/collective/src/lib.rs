@@ -6,6 +6,7 @@
 //!    ▼                                         ▼
 //!  trait Collective ──────────────────── AbortHandle
 //!    ├─ Solo            a world of one: nothing to say
+//!    ├─ NcclCollective  ranks on GPUs (feature `nccl`), see nccl.rs and NCCL.md
 //!    └─ HostCollective  ranks on CPUs, over TCP
 //!         host/forming.rs    who belongs to the world (handshake.rs)
 //!         host/mesh.rs       moves bytes, with a deadline
@@ -13,7 +14,8 @@
 //!         host/reduce.rs     adds them, always in rank order
 //! ```
 //!
-//! Three rules keep ranks in step:
+//! Three rules keep ranks in step; NCCL can't keep the first, and keeps the second with an order of
+//! its own:
 //!
 //! 1. every rank issues the same operations in the same order; each carries its
 //!    generation, sequence, kind, element and length, and a peer that disagrees is

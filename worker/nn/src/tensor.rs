@@ -1,4 +1,4 @@
-//! The fence around tensor memory and the ATen calls that tch lacks. One of three modules with `unsafe`.
+//! The fence around tensor memory and the ATen calls that tch lacks. One of the few modules with `unsafe`.
 //!
 //! Four things pass through here: gradients of convolution and batch norm (`fence.cpp`), a host tensor seen as a
 //! slice (for the loops of `kernels/host/`, digests and checkpoints), a stretch of a permanent buffer lent

@@ -191,13 +191,18 @@ fn in_order(seat: &Seat) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The null stream is still writing the numbers when they are to be reduced, as libtorch does.
+/// The null stream is still writing the numbers when they are to be reduced, as libtorch does. The
+/// thread is not the one that formed the communicator, so it has no CUDA context yet.
 fn after_the_null_stream(seat: &Seat) -> Result<(), Failed> {
     let mut ends = form(seat)?;
     let mut buffer = Buffer::new(Element::F32, std::iter::once(0.0));
     late::write_one(&mut buffer);
-    let pending = ends.start_all_reduce(buffer.region(), Reduction::Sum)?;
-    ends.wait(pending)?;
+    let region = buffer.region();
+    let reduced = thread::spawn(move || {
+        let pending = ends.start_all_reduce(region, Reduction::Sum)?;
+        ends.wait(pending)
+    });
+    reduced.join().expect("it reduces")?;
     let expected =
         Buffer::new(Element::F32, std::iter::once(f64::from(seat.world))).bytes().to_vec();
     assert_eq!(buffer.bytes(), expected);

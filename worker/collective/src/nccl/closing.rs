@@ -38,11 +38,9 @@ pub(super) enum Ending {
 pub(super) struct Closing(Arc<AtomicUsize>);
 
 impl Closing {
-    /// Waits for them; false if one is not over by then.
-    pub(super) fn are_over(&self, within: Duration) -> bool {
-        let asked =
-            until(within, || Ok::<_, ()>((self.0.load(Ordering::SeqCst) == 0).then_some(())));
-        asked.is_ok_and(|answer| answer.is_some())
+    /// `Some` when there is none.
+    pub(super) fn are_over(&self) -> Option<()> {
+        (self.0.load(Ordering::SeqCst) == 0).then_some(())
     }
 }
 

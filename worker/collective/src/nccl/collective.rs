@@ -48,7 +48,8 @@ impl NcclCollective {
             let fault = format!("rank {rank} in a world of {world}; ranks count from 0");
             return Err(CollectiveError::BadWorld(fault));
         }
-        let comm = Communicator::form(nccl, &spec, abort.clone())?;
+        // Whatever the reason: a communicator of the same world must not wait for peers.
+        let comm = Communicator::form(nccl, &spec, abort.clone()).inspect_err(|_| abort.abort())?;
         Ok(Self { spec, issued: 0, abort, comm })
     }
 

@@ -12,6 +12,7 @@
 //! `ncclCommAbort`; then the GPU has [`DRAIN`] to let go of the memory.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -101,15 +102,15 @@ impl Communicator {
         spec: &NcclSpec,
         abort: AbortHandle,
     ) -> Result<Self, CollectiveError> {
-        abort.check()?;
         let op = || {
             let NcclSpec { rank, world, generation, .. } = spec;
             format!("forming generation {generation} (rank {rank} of {world})")
         };
-        if !nccl.closing().are_over(DRAIN) {
+        let earlier = nccl.closing();
+        until(DRAIN, || abort.check().map(|()| earlier.are_over()))?.ok_or_else(|| {
             let op = "a communicator of an earlier world".into();
-            return Err(CollectiveError::Undrained { op, waited: DRAIN });
-        }
+            CollectiveError::Undrained { op, waited: DRAIN }
+        })?;
         let unusable = |CudaFailure { call, reason }| {
             CollectiveError::Unusable(format!("CUDA's {call} failed: {reason}"))
         };
@@ -117,22 +118,24 @@ impl Communicator {
             .driver(spec.device)
             .map_err(|error| CollectiveError::Unusable(error.to_string()))?;
         let device = Device::open(driver, ordinal).map_err(unusable)?;
-        Self::begin(nccl, device, spec, abort)
-            .and_then(|mut this| this.stands().map(|()| this))
-            .map_err(|trouble| trouble.during(op(), spec.deadline))
+        let closer = Closer::start(nccl.api(), nccl.closing())
+            .map_err(|error| CollectiveError::system("start a thread for the end", error))?;
+        let begun = Self::begin(nccl, (device, closer), spec, abort);
+        let mut this = begun.map_err(|trouble| trouble.during(op(), spec.deadline))?;
+        match this.stands() {
+            Ok(()) => Ok(this),
+            Err(trouble) => Err(this.give_up(&op(), trouble.during(op(), spec.deadline))),
+        }
     }
 
     /// Asks NCCL for the communicator.
     fn begin(
         nccl: &Nccl,
-        device: Arc<Device>,
+        (device, closer): (Arc<Device>, Closer),
         spec: &NcclSpec,
         abort: AbortHandle,
     ) -> Result<Self, Trouble> {
         let api = nccl.api();
-        let closer = Closer::start(Arc::clone(&api), nccl.closing()).map_err(|error| {
-            Trouble::Cuda(CudaFailure { call: "pthread_create", reason: error.to_string() })
-        })?;
         let (ready, drained) = (Event::new(&device)?, Event::new(&device)?);
         let stream = Stream::new(&device)?;
         let staging = Staging::new(&device, STAGED)?;
@@ -328,8 +331,9 @@ impl Drop for Communicator {
             }
         };
         self.closer.end(lane, ending);
-        // If not, the next world says so.
-        self.nccl.closing().are_over(DRAIN);
+        // If it is not over then, the next world says so.
+        let closing = self.nccl.closing();
+        until(DRAIN, || Ok::<_, Infallible>(closing.are_over())).ok();
     }
 }
 

@@ -7,10 +7,12 @@
 //!
 //! The rule that keeps these calls sound: memory that an operation reads or writes is a [`Region`]'s,
 //! which lasts until `wait`, or a [`Staging`](super::cuda::Staging)'s, which lasts as long as its
-//! communicator; and `collective.rs` ends neither before the event behind the operation has come.
+//! communicator; and neither `communicator.rs` nor `closing.rs` ends one before the event behind the
+//! operation has come.
 
 #![expect(unsafe_code, reason = "calls of NCCL's functions; every block states its invariant")]
 
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::Path;
 use std::ptr::{NonNull, null, null_mut};
@@ -34,7 +36,10 @@ impl Opened {
     /// Opens it, or finds it open; the linker says why not.
     pub(super) fn new(name: &Path) -> Result<Self, String> {
         // SAFETY: NVIDIA's libraries, and the fake, may be initialised on any thread at any time.
-        let library = unsafe { Library::new(name) }.map_err(|error| error.to_string())?;
+        let library = unsafe { Library::new(name) }.map_err(|error| {
+            // "dlopen failed"; the linker's own words are its source.
+            error.source().map_or_else(|| error.to_string(), ToString::to_string)
+        })?;
         Ok(Self { library: Box::leak(Box::new(library)) })
     }
 
