@@ -84,7 +84,7 @@ pub(super) fn gradient_sums(
     Tensor::stack(&sums, 0)
 }
 
-/// As the host: dx = a·g + b·(x − mean) + d, with b·mean in d too.
+/// dx = scale·g + slope·x + shift, as the host has it, with slope·mean in the shift.
 pub(super) fn input_gradient(
     g: &Tensor,
     x: &Tensor,
@@ -93,14 +93,14 @@ pub(super) fn input_gradient(
     (sums, count): (&Sums, f64),
 ) -> Tensor {
     let Moments { mean, inv_std } = moments;
-    let a = inv_std * gamma;
-    let b = -(&a * inv_std * sums.select(1, 1)) / count;
-    let d = -(&a * sums.select(1, 0)) / count - &b * mean;
+    let scale = inv_std * gamma;
+    let slope = -(&scale * inv_std * sums.select(1, 1)) / count;
+    let shift = -(&scale * sums.select(1, 0)) / count - &slope * mean;
     let groups = mean.size()[0];
-    let [a, b, d] =
-        [a, b, d].map(|line| line.to_kind(statistics_kind(x)).view([groups, 1, x.size()[1], 1]));
-    let mut dx = d.addcmul(&grouped(g, groups), &a);
-    let dx = dx.addcmul_(&grouped(x, groups), &b);
+    let [scale, slope, shift] = [scale, slope, shift]
+        .map(|line| line.to_kind(statistics_kind(x)).view([groups, 1, x.size()[1], 1]));
+    let mut dx = shift.addcmul(&grouped(g, groups), &scale);
+    let dx = dx.addcmul_(&grouped(x, groups), &slope);
     dx.to_kind(x.kind()).reshape(x.size())
 }
 
