@@ -194,8 +194,8 @@ mod tests {
     #[test]
     fn auto_falls_back_to_the_cpu_and_says_what_is_missing() {
         let why = |machine: &Machine| match machine.choose("auto", 0).unwrap() {
-            Choice::Cpu(Some(why)) => why.to_string(),
-            other => panic!("{other:?}"),
+            Choice::Cpu(why) => why.unwrap().to_string(),
+            Choice::Gpu(index) => panic!("took GPU {index}"),
         };
         let no_gpu = machine(0);
         let cpu_build = Machine { cuda_build: false, ..no_gpu.clone() };

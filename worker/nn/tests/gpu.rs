@@ -12,7 +12,7 @@ mod support;
 use support::{BATCH, alone, spec};
 
 /// Larger than the other tests' images, so that the last batch norm sees more than one pixel of each.
-const SIDE: u32 = 64;
+const SIDE: u32 = 8 * support::SIDE;
 const GPU: Device = Device::Cuda(0);
 
 fn small_spec(kind: Kind, compute: Kind, device: Device) -> ModelSpec {
