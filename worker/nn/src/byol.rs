@@ -11,7 +11,7 @@ use crate::init::{self, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
 use crate::pass::{
-    self, Backward, BatchStatistics, Forward, Grouping, Mode, Network, Talk, VIEWS, Weights,
+    Backward, BatchStatistics, Forward, Grouping, Mode, Network, Talk, VIEWS, Weights,
 };
 use crate::probe::{Found, Probe};
 use crate::recording::Recording;
@@ -133,7 +133,7 @@ impl Byol {
             gradients: store(all, layout.len() + tail),
             running: [(); 2].map(|()| Running::new(&layout, spec.device)),
             next_running: None,
-            message: pass::message(&layout, 2, spec.device),
+            message: Talk::buffer(&layout, 2, spec.device),
             recording: None,
             spec,
             layout,

@@ -139,6 +139,7 @@ impl<'a> BatchStatistics<'a> {
         if !self.grouping.global {
             let own: Vec<&Tensor> = self.next.iter().map(Running::flat).collect();
             let all = self.talk.sum_over_ranks(Tensor::stack(&own, 0))?;
+            self.talk.settle()?; // backward has no sums to wait for
             for (stream, next) in (0..).zip(&mut self.next) {
                 next.flat_mut().copy_(&all.get(stream));
             }
@@ -179,22 +180,22 @@ impl<'a> BatchStatistics<'a> {
 pub(crate) struct Talk<'a> {
     /// Who is talked to.
     comm: &'a mut dyn Collective,
-    /// What a GPU's collective is lent; see [`message`].
+    /// What a GPU's collective is lent; see [`Talk::buffer`].
     message: Option<&'a mut Tensor>,
     /// The newest sums that the device has and the host has not waited for.
     pending: Option<Pending>,
 }
 
-/// A permanent buffer for the longest message of statistics, where the engine runs on a device: a collective's stream may
-/// look at it behind the time when an aborted step has given back the rest of its memory. The host needs none.
-pub(crate) fn message(layout: &Layout, networks: usize, device: Device) -> Option<Tensor> {
-    let widest = layout.running().iter().map(|spec| spec.channels).max().unwrap_or(0);
-    let len = networks * (2 * VIEWS * widest).max(layout.stats_len());
-    let buffer = Tensor::zeros([signed(len)], (Kind::Double, device));
-    (!kernels::on_host(&buffer)).then_some(buffer)
-}
-
 impl<'a> Talk<'a> {
+    /// A permanent buffer for the longest message of statistics, where the engine runs on a device: a collective's stream
+    /// may look at it behind the time when an aborted step has given back the rest of its memory. The host needs none.
+    pub(crate) fn buffer(layout: &Layout, networks: usize, device: Device) -> Option<Tensor> {
+        let widest = layout.running().iter().map(|spec| spec.channels).max().unwrap_or(0);
+        let len = networks * (2 * VIEWS * widest).max(layout.stats_len());
+        let buffer = Tensor::zeros([signed(len)], (Kind::Double, device));
+        (!kernels::on_host(&buffer)).then_some(buffer)
+    }
+
     /// Nothing said yet.
     pub(crate) fn new(comm: &'a mut dyn Collective, message: Option<&'a mut Tensor>) -> Self {
         Self { comm, message, pending: None }
