@@ -1,7 +1,7 @@
 # Any target can be the first command in a fresh clone: each one sets up what it needs.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build test chaos reference interop bench-step bench-data demo demo-long lint fmt clean-demo
+.PHONY: help setup build test chaos reference interop test-nccl-real test-gpu bench-step bench-data demo demo-long lint fmt clean-demo
 
 # Which libtorch: cpu or cuda. Empty keeps the one that is set up; the CPU one at first.
 TORCH ?=
@@ -27,6 +27,12 @@ reference: setup ## Recompute steps of real runs, and views, with PyTorch (fetch
 
 interop: setup ## Test against an S3 server (moto) and the webdataset package (fetches them: 0.4 GB on disk)
 	@deploy/interop.sh
+
+test-nccl-real: ## Test against NVIDIA's libnccl, which needs no GPU for that (fetches it: 0.2 GB)
+	@deploy/nccl-real.sh
+
+test-gpu: ## Test on GPU 0 of this machine, and time a step beside PyTorch's there (fetches both: 5 GB)
+	@deploy/test-gpu.sh
 
 bench-step: build ## Time a step beside PyTorch's, in turn (BENCH="--arch resnet18 --size 96 --batch 32")
 	@deploy/reference.sh --bench-step $(BENCH)

@@ -13,6 +13,7 @@ import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 # Name, channels-last, bf16.
@@ -32,6 +33,7 @@ def main():
     parser.add_argument("--arch", default="resnet50")
     parser.add_argument("--size", type=int, default=224, help="side of the views in pixels")
     parser.add_argument("--batch", type=int, default=8, help="images per step")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:0; there PyTorch's step is DistributedDataParallel's")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5, help="times that every setting is run")
     parser.add_argument("--steps", type=int, default=3, help="steps of one run, after two that do not count")
@@ -48,7 +50,7 @@ def main():
 def measure(args):
     """Seconds of a step and peak MiB by setting, of Lockstep and of PyTorch; one entry per round."""
     ours, peers = {}, {}
-    sizes = [f"--{key}={getattr(args, key)}" for key in ("arch", "size", "batch", "threads", "steps")]
+    sizes = [f"--{key}={getattr(args, key)}" for key in ("arch", "size", "batch", "threads", "steps", "device")]
     for done in range(args.rounds):
         print(f"round {done + 1} of {args.rounds}", file=sys.stderr)
         for name, further in OURS:
@@ -69,14 +71,14 @@ def report(args, ours, peers):
         return [statistics.median(column) for column in zip(*runs)]
 
     figures = {
-        "settings": {key: getattr(args, key) for key in ("arch", "size", "batch", "threads", "rounds", "steps")},
+        "settings": {key: getattr(args, key) for key in ("arch", "size", "batch", "threads", "rounds", "steps", "device")},
         "lockstep": {name: middle(runs) for name, runs in ours.items()},
         "pytorch": {name: middle(runs) for name, runs in peers.items()},
     }
     if args.json:
         print(json.dumps(figures, indent=2))
         return
-    print(f"{args.arch}, {args.size} px, batch {args.batch}, {args.threads} threads, median of {args.rounds}")
+    print(f"{args.arch}, {args.size} px, batch {args.batch}, {args.device}, {args.threads} threads, median of {args.rounds}")
     for program in ("pytorch", "lockstep"):
         for name, (seconds, memory) in figures[program].items():
             print(f"  {program:<9} {name:<20} {seconds * 1e3:8.0f} ms {args.batch / seconds:8.2f} images/s {memory:7.0f} MiB")
@@ -87,12 +89,15 @@ def report(args, ours, peers):
 
 
 def peer(args, channels_last, bf16):
-    """Median seconds of a step in plain PyTorch, and the peak MiB of this process."""
+    """Median seconds of a step in plain PyTorch, and the peak MiB of this process, on the host."""
     import torch
     import torchvision
     from torch import nn
     from torch.nn import functional as F
 
+    device = torch.device(args.device)
+    on_gpu = device.type == "cuda"
+    torch.backends.cudnn.benchmark = True
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 
@@ -104,9 +109,27 @@ def peer(args, channels_last, bf16):
     online, predictor = nn.Sequential(encoder, head(features)), head(256)
     target = copy.deepcopy(online).requires_grad_(False)
     order = torch.channels_last if channels_last else torch.contiguous_format
-    online.to(memory_format=order)
-    target.to(memory_format=order)
-    optimizer = torch.optim.SGD([*online.parameters(), *predictor.parameters()], lr=0.1, momentum=0.9)
+    online.to(device, memory_format=order)
+    target.to(device, memory_format=order)
+    predictor.to(device)
+
+    class Predictions(nn.Module):
+        """Both views in one call, as DistributedDataParallel wants it."""
+
+        def __init__(self):
+            super().__init__()
+            self.online, self.predictor = online, predictor
+
+        def forward(self, views):
+            return [self.predictor(self.online(view)) for view in views]
+
+    model = Predictions()
+    if on_gpu:
+        torch.cuda.set_device(device)
+        meeting = tempfile.NamedTemporaryFile()
+        torch.distributed.init_process_group("nccl", init_method=f"file://{meeting.name}", rank=0, world_size=1)
+        model = nn.parallel.DistributedDataParallel(model, device_ids=[device.index], broadcast_buffers=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
 
     def regression(prediction, projection):
         return 2 - 2 * F.cosine_similarity(prediction.float(), projection.float(), dim=-1)
@@ -115,8 +138,9 @@ def peer(args, channels_last, bf16):
     for _ in range(2 + args.steps):
         views = [torch.randn(args.batch, 3, args.size, args.size).contiguous(memory_format=order) for _ in "12"]
         start = time.perf_counter()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            predictions = [predictor(online(view)) for view in views]
+        views = [view.to(device) for view in views]
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            predictions = model(views)
             with torch.no_grad():
                 projections = [target(view) for view in views]
             loss = (regression(predictions[0], projections[1]) + regression(predictions[1], projections[0])).mean()
@@ -126,7 +150,11 @@ def peer(args, channels_last, bf16):
         with torch.no_grad():
             for old, new in zip(target.parameters(), online.parameters()):
                 old.lerp_(new, 0.01)
+        if on_gpu:
+            torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
+    if on_gpu:
+        torch.distributed.destroy_process_group()
     return statistics.median(times[2:]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

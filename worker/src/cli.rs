@@ -96,7 +96,7 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub loader_threads: usize,
 
-    /// `auto`, `cpu`, or `cuda:N`; `auto` takes a GPU when there is one.
+    /// `auto`, `cpu`, or `cuda:N`; `auto` takes the GPU of this process's index on its node, and the CPU where there is no GPU.
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
 

@@ -15,6 +15,7 @@
 //!   `applied_log.rs`: what every step consumed;
 //!   `tensor_file.rs`: the format of both;
 //! * [`engine`]: from the run's configuration to model and pipeline; `data_set.rs`: folders and URLs;
+//!   `device.rs`: CPU or which GPU;
 //! * [`eval`], [`report`], [`commands`]: what one does before and after training;
 //!   `view_pair.rs`, `bitmap.rs`: images and their views for people.
 //!
@@ -35,6 +36,7 @@ mod backend;
 mod bitmap;
 mod border;
 mod data_set;
+mod device;
 mod ending;
 #[cfg(feature = "failpoints")]
 mod failpoints;

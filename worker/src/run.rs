@@ -17,14 +17,14 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::applied_log::AppliedLog;
 use crate::border::border;
 use crate::cli::TrainArgs;
-use crate::commands::{Misuse, is_fault_of_input};
+use crate::commands::is_fault_of_input;
 use crate::data_set::{CacheArgs, StoreArgs};
-use crate::engine;
 use crate::meters::Meters;
 use crate::place::{Place, first_slot};
 use crate::session::{self, SessionFailure, Target};
 use crate::supervisor::{self, child};
 use crate::trainer::{self, Equipment};
+use crate::{device, engine};
 
 /// Takes part in a run until it is over, or supervises those who do.
 ///
@@ -66,7 +66,7 @@ fn take_part(
     meters: &Arc<Meters>,
 ) -> anyhow::Result<Exit> {
     let dataset = Arc::new(dataset);
-    let device = choose_device(&args.device, local)?;
+    let device = device::choose(&args.device, local)?;
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
     let applied_log =
@@ -134,11 +134,7 @@ fn hello(args: &TrainArgs, dataset: &Dataset, device: Device) -> Hello {
         slot: args.slot.map(ids::Slot),
         host,
         version: env!("CARGO_PKG_VERSION").into(),
-        device: if let Device::Cuda(index) = device {
-            format!("cuda:{index}")
-        } else {
-            "cpu".into()
-        },
+        device: device::name(device),
         data: DataSet {
             fingerprint: manifest.fingerprint(),
             samples: manifest.samples(),
@@ -154,27 +150,6 @@ fn unique_name(host: &str) -> String {
     let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let micros = since_epoch.map_or(0, |time| time.as_micros());
     format!("{host}-{}-{micros:x}", std::process::id())
-}
-
-/// `auto`, `cpu` or `cuda:N`. `local` is the index of this process on its machine.
-fn choose_device(name: &str, local: u32) -> Result<Device, Misuse> {
-    let gpus = tch::Cuda::device_count();
-    match (name, name.strip_prefix("cuda:").map(str::parse::<usize>)) {
-        ("auto", _) if gpus == 0 => {
-            tracing::info!("no GPU: using the CPU");
-            Ok(Device::Cpu)
-        }
-        ("auto", _) => Ok(Device::Cuda(local as usize)),
-        ("cpu", _) => Ok(Device::Cpu),
-        (_, Some(Ok(index))) if i64::try_from(index).is_ok_and(|index| index < gpus) => {
-            Ok(Device::Cuda(index))
-        }
-        (_, Some(Ok(index))) => Err(Misuse(format!(
-            "no device cuda:{index}: this process sees {gpus} GPUs; \
-             check the driver and CUDA_VISIBLE_DEVICES, or use --device cpu"
-        ))),
-        _ => Err(Misuse(format!("`{name}` is no device; give --device auto, cpu or cuda:N"))),
-    }
 }
 
 /// 0 leaves the choice to the libraries: one thread per core.

@@ -100,6 +100,14 @@ impl Collective for Watched {
         self.inner.wait(pending)
     }
 
+    fn all_reduce_in_order(
+        &mut self,
+        region: Region,
+        reduction: Reduction,
+    ) -> Result<Pending, CollectiveError> {
+        self.issue().all_reduce_in_order(region, reduction)
+    }
+
     #[expect(clippy::disallowed_methods, reason = "measuring is what this is for")]
     fn all_reduce(
         &mut self,

@@ -74,6 +74,20 @@ pub trait Collective: Send {
     /// deadline; whatever it returns, the operation's region is the caller's again.
     fn wait(&mut self, pending: Pending) -> Result<(), CollectiveError>;
 
+    /// Reduces `region` in place on all ranks, in order with what else is queued on its device: whatever is queued there
+    /// after the call sees the result. A backend whose operations run on the device need not wait for that, so what is
+    /// returned must be waited for before the host looks at anything on the device: only that wait has a deadline.
+    fn all_reduce_in_order(
+        &mut self,
+        region: Region,
+        reduction: Reduction,
+    ) -> Result<Pending, CollectiveError> {
+        let pending = self.start_all_reduce(region, reduction)?;
+        let sequence = pending.sequence();
+        self.wait(pending)?;
+        Ok(Pending::new(sequence))
+    }
+
     /// Reduces host numbers in place and waits: for small and frequent messages, such as
     /// batch-norm statistics.
     fn all_reduce(

@@ -31,6 +31,8 @@ mod history;
 mod id;
 mod library;
 mod patience;
+#[cfg(test)]
+mod real;
 mod sys;
 
 use std::sync::{Arc, OnceLock};

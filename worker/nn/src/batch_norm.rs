@@ -4,13 +4,17 @@
 //! Forward sends one message per layer, with Σx and Σx² of all streams; backward one, with Σg and Σg·x̂.
 //! Both travel in f64, so that the statistics hardly depend on how samples are spread over ranks. Groups lie
 //! whole on a rank, so theirs do not travel; only the running averages do, once for all layers (`pass.rs`).
+//!
+//! All of it stays on the device, where nobody waits for it. Names end in `s` streams, `g` groups of both views, `w` which
+//! of the two sums, `c` channels.
 
 use lockstep_collective::CollectiveError;
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use crate::kernels::{self, After, Moments, Sums};
+use crate::kernels::{self, After, Moments};
 use crate::layout::{Layout, ParamId, Role, StatsSpec};
-use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, VIEWS, Weights};
+use crate::pass::{Backward, BatchStatistics, Forward, Mode, VIEWS, Weights};
+use crate::store::{Running, signed};
 
 /// γ·(x − mean)/√(variance + ε) + β, per channel.
 #[derive(Debug)]
@@ -79,7 +83,7 @@ impl BatchNorm {
         moments: &Moments,
         after: After<'_>,
     ) -> Tensor {
-        let [gamma, beta] = [self.gamma, self.beta].map(|id| weights.masters.values(id));
+        let [gamma, beta] = [self.gamma, self.beta].map(|id| exact(weights, id));
         kernels::normalize(x, moments, (&gamma, &beta), after)
     }
 
@@ -98,69 +102,51 @@ impl BatchNorm {
         mut dy: Tensor,
     ) -> Result<(Tensor, Tensor), CollectiveError> {
         let Saved { x, moments } = saved;
-        let mut sums = kernels::gradient_sums(&mut dy, y, x, moments);
-        let [d_beta, d_gamma] = [0, 1].map(|which| self.over_groups(&sums, which));
-        pass.sink.put_host(self.beta, &d_beta)?;
-        pass.sink.put_host(self.gamma, &d_gamma)?;
-        pass.grouping.reduce(pass.comm, &mut sums)?;
+        let sums = kernels::gradient_sums(&mut dy, y, x, moments);
+        let over_groups = sums.sum_dim_intlist([0_i64].as_slice(), false, Kind::Double);
+        for (which, param) in [(0, self.beta), (1, self.gamma)] {
+            pass.sink.put(param, &over_groups.get(which))?;
+        }
+        let sums = pass.talk.reduce(pass.grouping, sums)?;
         let count = pass.grouping.images * spatial(x);
-        let gamma = pass.weights.masters.values(self.gamma);
+        let gamma = exact(pass.weights, self.gamma);
         let dx = kernels::input_gradient(&dy, x, moments, &gamma, (&sums, count));
         Ok((dx, dy))
     }
 
-    /// Mean and variance of every group of every stream and view; also moves the running averages.
+    /// Moments of every group of every stream and view; also moves the running averages.
     fn batch_moments(
         &self,
         batch: &mut BatchStatistics<'_>,
         xs: &[Tensor],
     ) -> Result<Vec<Moments>, CollectiveError> {
-        let Grouping { images, local, total, .. } = batch.grouping;
-        let mut all: Vec<f64> = xs.iter().flat_map(|x| kernels::sums(x, VIEWS * local)).collect();
-        batch.reduce(&mut all)?;
-        let count = images * spatial(&xs[0]);
-        let channels = self.spec.channels;
-        let streams = all.chunks(2 * VIEWS * local * channels).enumerate();
-        let moments = streams.map(|(stream, sums)| {
-            let (mut means, mut inv_std) = (Vec::new(), Vec::new());
-            for view in sums.chunks(2 * local * channels) {
-                let mut seen = [vec![0.0; channels], vec![0.0; channels]];
-                for group in view.chunks(2 * channels) {
-                    let (mean, variance) = mean_and_variance(group, count);
-                    for (seen, new) in seen.iter_mut().zip([&mean, &variance]) {
-                        seen.iter_mut().zip(new).for_each(|(seen, new)| *seen += new / total);
-                    }
-                    inv_std.extend(variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()));
-                    means.extend(mean);
-                }
-                batch.observe((stream, &self.spec), count, &seen[0], &seen[1]);
-            }
-            Moments { mean: means, inv_std }
-        });
-        Ok(moments.collect())
+        let groups = VIEWS * batch.grouping.local;
+        let sums: Vec<Tensor> = xs.iter().map(|x| kernels::sums(x, groups)).collect();
+        let sums_sgwc = batch.reduce(Tensor::stack(&sums, 0))?;
+        let count = batch.grouping.images * spatial(&xs[0]);
+        let mean_sgc = sums_sgwc.select(2, 0) / count;
+        // Rounding can leave a variance of 0 slightly below; NaN stays NaN, to be seen.
+        let variance_sgc = (sums_sgwc.select(2, 1) / count - &mean_sgc * &mean_sgc).clamp_min(0.0);
+        batch.observe(&self.spec, count, &mean_sgc, &variance_sgc);
+        let inv_std_sgc = self.inv_std(&variance_sgc);
+        let of_stream =
+            |stream| Moments { mean: mean_sgc.get(stream), inv_std: inv_std_sgc.get(stream) };
+        Ok((0..signed(xs.len())).map(of_stream).collect())
     }
 
-    fn running_moments(&self, running: &crate::store::Running) -> Moments {
+    fn running_moments(&self, running: &Running) -> Moments {
         let (mean, variance) = running.split(&self.spec);
-        let inv_std = variance.iter().map(|v| 1.0 / (v + self.eps).sqrt()).collect();
-        Moments { mean: mean.to_vec(), inv_std }
+        Moments { inv_std: self.inv_std(&variance.unsqueeze(0)), mean: mean.unsqueeze(0) }
     }
 
-    /// One of the two sums of every channel, added over the groups and views: gradients of β and γ.
-    fn over_groups(&self, sums: &Sums, which: usize) -> Vec<f64> {
-        let channels = self.spec.channels;
-        let of_channel = |c: usize| sums.iter().skip(which * channels + c).step_by(2 * channels);
-        (0..channels).map(|c| of_channel(c).sum()).collect()
+    fn inv_std(&self, variance: &Tensor) -> Tensor {
+        (variance + self.eps).sqrt().reciprocal()
     }
 }
 
-/// Per channel, from Σx and Σx² over `count` values.
-fn mean_and_variance(sums: &[f64], count: f64) -> (Vec<f64>, Vec<f64>) {
-    let (sum, square) = sums.split_at(sums.len() / 2);
-    let mean: Vec<f64> = sum.iter().map(|s| s / count).collect();
-    let variance = square.iter().zip(&mean).map(|(s, m)| not_negative(s / count - m * m));
-    let variance = variance.collect();
-    (mean, variance)
+/// A parameter's master in f64, as the kernels want γ and β.
+fn exact(weights: Weights<'_>, id: ParamId) -> Tensor {
+    weights.masters.get(id).to_kind(Kind::Double)
 }
 
 /// Values of one channel in one image: H·W, or 1 behind the pooling.
@@ -168,9 +154,4 @@ fn spatial(x: &Tensor) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "images have fewer than 2^53 pixels")]
     let values = x.size()[2..].iter().product::<i64>() as f64;
     values
-}
-
-/// Rounding can leave a variance of 0 slightly below; NaN stays NaN, to be seen.
-fn not_negative(variance: f64) -> f64 {
-    if variance < 0.0 { 0.0 } else { variance }
 }

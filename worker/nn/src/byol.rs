@@ -10,7 +10,9 @@ use crate::head::{self, Head};
 use crate::init::{self, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
-use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS, Weights};
+use crate::pass::{
+    Backward, BatchStatistics, Forward, Grouping, Mode, Network, Talk, VIEWS, Weights,
+};
 use crate::probe::{Found, Probe};
 use crate::recording::Recording;
 use crate::resnet::{self, ResNet};
@@ -87,6 +89,8 @@ pub struct Byol {
     running: [Running; 2],
     /// Running averages as they will be once the step in flight, so far, is applied.
     next_running: Option<[Running; 2]>,
+    /// Batch norm's sums on their way, where the engine runs on a device.
+    message: Option<Tensor>,
     /// Of the step in flight, if it was asked for.
     pub(crate) recording: Option<Recording>,
 }
@@ -127,8 +131,9 @@ impl Byol {
             working,
             momentum: store(all, layout.len()),
             gradients: store(all, layout.len() + tail),
-            running: [Running::new(&layout), Running::new(&layout)],
+            running: [(); 2].map(|()| Running::new(&layout, spec.device)),
             next_running: None,
+            message: Talk::buffer(&layout, 2, spec.device),
             recording: None,
             spec,
             layout,
@@ -194,13 +199,13 @@ impl Byol {
         let next = next.unwrap_or_else(|| self.running.clone()).into();
         let rows = part.images_vbchw.size()[0] / signed(VIEWS);
         let grouping = Grouping::new(&self.spec, rows);
-        let comm = comm.statistics.as_mut();
+        let talk = Talk::new(comm.statistics.as_mut(), self.message.as_mut());
         let mut pass = Forward {
             networks: vec![
                 Network { weights: Weights::new(&self.online, online), running: &self.running[0] },
                 Network { weights: Weights::new(&self.target, target), running: &self.running[1] },
             ],
-            mode: Mode::Batch(BatchStatistics::new(comm, grouping, next, self.spec.bn_decay)),
+            mode: Mode::Batch(BatchStatistics::new(talk, grouping, next, self.spec.bn_decay)),
             recompute: self.spec.recompute,
         };
         let images = [0, 1].map(|_| part.images_vbchw.shallow_clone());
@@ -231,7 +236,7 @@ impl Byol {
         &mut self,
         tape: Tape,
         seen: &Seen,
-        (loss, wants_stop): (f64, bool),
+        (loss, wants_stop): (&Tensor, bool),
         d_predictions: &Tensor,
         comm: &mut Communicators,
     ) -> Result<(), CollectiveError> {
@@ -246,7 +251,7 @@ impl Byol {
                 comm.gradients.as_mut(),
                 tape.turn,
             ),
-            comm: comm.statistics.as_mut(),
+            talk: Talk::new(comm.statistics.as_mut(), self.message.as_mut()),
         };
         pass.sink.put_tail(&tail)?;
         if let (Some(probe), Some((_, gradient))) = (&self.probe, &seen.probe) {
@@ -259,8 +264,9 @@ impl Byol {
         self.encoder.backward(&mut pass, tape.encoder, &d_representations)?;
         drop(span);
         pass.sink.finish()?;
+        pass.talk.settle()?;
         if let Some(recording) = &mut self.recording {
-            recording.add(seen, loss);
+            recording.add(seen, loss.double_value(&[]));
         }
         Ok(())
     }
@@ -293,10 +299,12 @@ impl Byol {
     }
 
     /// This rank's and micro-batch's share of the figures that a step reports.
-    fn tail(&self, seen: &Seen, loss: f64, wants_stop: bool) -> Tensor {
-        let found = seen.probe.as_ref().map(|(found, _)| *found).unwrap_or_default();
-        let head = [loss, f64::from(u8::from(wants_stop)), found.loss, found.correct];
-        let head = Tensor::from_slice(&head).to_device(self.spec.device).to_kind(self.spec.kind);
+    fn tail(&self, seen: &Seen, loss: &Tensor, wants_stop: bool) -> Tensor {
+        let [stop, zero] = [f64::from(u8::from(wants_stop)), 0.0].map(|x| loss.full_like(x));
+        let (probe_loss, correct) =
+            seen.probe.as_ref().map_or((&zero, &zero), |(found, _)| (&found.loss, &found.correct));
+        let head: [&Tensor; TAIL_HEAD] = [loss, &stop, probe_loss, correct];
+        let head = Tensor::stack(&head, 0).to_kind(self.spec.kind);
         Tensor::cat(&[head, loss::spread_sums(&seen.projections)], 0)
     }
 

@@ -37,6 +37,20 @@ int32_t lockstep_convolution_backward(const at::Tensor* grad_output, const at::T
   });
 }
 
+// Σ g and Σ g·(x − mean)·inv_std per channel: the gradients of a batch norm's bias and weight.
+int32_t lockstep_batch_norm_gradient_sums(const at::Tensor* grad_output, const at::Tensor* input, const at::Tensor* mean,
+                                          const at::Tensor* inv_std, at::Tensor** plain, at::Tensor** with_x_hat, char* error,
+                                          size_t error_len) {
+  return guarded(error, error_len, [&] {
+    // The sums do not depend on the weight, but the kernel takes the type of its results from it.
+    auto weight = at::ones_like(*mean);
+    auto [d_input, d_weight, d_bias] = at::native_batch_norm_backward(*grad_output, *input, weight, {}, {}, *mean, *inv_std,
+                                                                      true, 0.0, {false, true, true});
+    *plain = new at::Tensor(std::move(d_bias));
+    *with_x_hat = new at::Tensor(std::move(d_weight));
+  });
+}
+
 // Calls `body(context, index)` for every index below `count` on the threads that ATen's own operations use: a second
 // pool beside theirs would find its cores taken by their busy waiting.
 void lockstep_parallel_for(int64_t count, void (*body)(const void*, int64_t), const void* context) {

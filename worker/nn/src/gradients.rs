@@ -42,15 +42,6 @@ impl<'a> Gradients<'a> {
         self.launch(param.0)
     }
 
-    /// As [`Gradients::put`], for the sums that batch norm makes on the host.
-    pub(crate) fn put_host(
-        &mut self,
-        param: ParamId,
-        gradient: &[f64],
-    ) -> Result<(), CollectiveError> {
-        self.put(param, &Tensor::from_slice(gradient))
-    }
-
     /// Delivers the tail, the last entry of the plan.
     pub(crate) fn put_tail(&mut self, values: &Tensor) -> Result<(), CollectiveError> {
         let elements = usize::try_from(values.size()[0]).expect("sizes are positive");
@@ -89,6 +80,6 @@ fn add(sum: &mut Tensor, gradient: &Tensor, turn: Turn) {
     if turn.first {
         sum.copy_(gradient);
     } else {
-        *sum += gradient.to_device(sum.device());
+        *sum += gradient;
     }
 }

@@ -32,6 +32,8 @@ mod kernels;
 mod layout;
 pub mod loss;
 mod named;
+#[cfg(test)]
+mod on_a_device;
 mod optimizer;
 mod pass;
 mod probe;

@@ -18,14 +18,16 @@ const TINY: f64 = 1e-12;
 /// * `global_batch` = N, over all ranks.
 ///
 /// Source: Grill et al. 2020, arXiv:2006.07733, equations 2 and 3; `regression_loss` in the authors' code.
-pub fn symmetric(pred_vbd: &Tensor, target_vbd: &Tensor, global_batch: f64) -> (f64, Tensor) {
+///
+/// The loss is a scalar in f64 on the device of its arguments: nobody waits for it.
+pub fn symmetric(pred_vbd: &Tensor, target_vbd: &Tensor, global_batch: f64) -> (Tensor, Tensor) {
     let half = pred_vbd.size()[0] / 2;
     // Crossed: each view predicts the other one's target.
     let crossed_vbd = target_vbd.roll(half, 0);
     let (pred_hat, pred_rnorm) = unit(pred_vbd);
     let (target_hat, _) = unit(&crossed_vbd);
     let cos_v1 = row_sum(&(&pred_hat * &target_hat));
-    let loss = (cos_v1.ones_like() - &cos_v1).sum(Kind::Double).double_value(&[]) * 2.0;
+    let loss = (cos_v1.ones_like() - &cos_v1).sum(Kind::Double) * 2.0;
     let gradient = (target_hat - &pred_hat * cos_v1) * pred_rnorm * (-2.0 / global_batch);
     (loss / global_batch, gradient)
 }
@@ -80,7 +82,7 @@ mod tests {
             let nudged = |by: f64| {
                 let nudge = pred.zeros_like();
                 nudge.view([24]).get(index).copy_(&Tensor::from(by));
-                symmetric(&(&pred + nudge), &target, 3.0).0
+                symmetric(&(&pred + nudge), &target, 3.0).0.double_value(&[])
             };
             let slope = (nudged(1e-6) - nudged(-1e-6)) / 2e-6;
             let ours = gradient.view([24]).double_value(&[index]);
@@ -91,14 +93,14 @@ mod tests {
     #[test]
     fn a_view_that_predicts_the_other_ones_target_exactly_has_no_loss() {
         let pred = views(0.3);
-        let (loss, _) = symmetric(&pred, &pred.roll(3, 0), 3.0);
+        let loss = symmetric(&pred, &pred.roll(3, 0), 3.0).0.double_value(&[]);
         assert!(loss.abs() < 1e-12, "{loss}");
     }
 
     #[test]
     fn opposite_directions_cost_eight_in_all() {
         let pred = views(0.3);
-        let (loss, _) = symmetric(&pred, &-pred.roll(3, 0), 3.0);
+        let loss = symmetric(&pred, &-pred.roll(3, 0), 3.0).0.double_value(&[]);
         assert!((loss - 8.0).abs() < 1e-12, "{loss}");
     }
 

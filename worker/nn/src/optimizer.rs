@@ -1,7 +1,5 @@
 //! LARS and SGD with momentum, over the flat buffers.
 
-use tch::Tensor;
-
 use crate::kernels::{self, Move};
 use crate::layout::{ParamSpec, Role};
 use crate::store::Store;
@@ -44,19 +42,12 @@ impl Optimizer {
         for spec in params {
             let [mut theta, gradient, mut momentum] = [&*weights, gradients, &*momentum]
                 .map(|store| store.stretch(spec.offset, spec.len()));
-            let decay = if is_adapted(spec.role) { self.weight_decay } else { 0.0 };
-            let scale = if is_adapted(spec.role) { self.scale(&theta, &gradient) } else { 1.0 };
             let Self { momentum: mu, nesterov, .. } = *self;
-            let how = Move { decay, scale, momentum: mu, nesterov, learning_rate };
+            let (decay, trust) =
+                if is_adapted(spec.role) { (self.weight_decay, self.trust) } else { (0.0, None) };
+            let how = Move { decay, trust, momentum: mu, nesterov, learning_rate };
             kernels::update(&mut theta, &mut momentum, &gradient, how);
         }
-    }
-
-    /// Factor of LARS on the gradient.
-    fn scale(&self, theta: &Tensor, gradient: &Tensor) -> f64 {
-        let Some(trust) = self.trust else { return 1.0 };
-        let [theta, gradient] = kernels::norms(theta, gradient, self.weight_decay);
-        if theta > 0.0 && gradient > 0.0 { trust * theta / gradient } else { 1.0 }
     }
 }
 

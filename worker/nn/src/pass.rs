@@ -4,14 +4,14 @@
 //! online and the target network, each over both views stacked along the batch. One layer's batch-norm
 //! statistics of all streams then travel in one message. Only stream 0 is ever differentiated.
 
-use lockstep_collective::{Collective, CollectiveError, Rank, Reduction};
-use tch::Tensor;
+use lockstep_collective::{Collective, CollectiveError, Pending, Rank, Reduction};
+use tch::{Device, Kind, Tensor};
 
 use crate::gradients::Gradients;
-use crate::layout::{ParamId, StatsSpec};
+use crate::layout::{Layout, ParamId, StatsSpec};
 use crate::spec::ModelSpec;
-use crate::store::{Running, Store};
-use crate::tensor;
+use crate::store::{Running, Store, signed};
+use crate::{kernels, tensor};
 
 /// The weights of one network.
 #[derive(Debug, Clone, Copy)]
@@ -85,21 +85,12 @@ impl Grouping {
             global: false,
         }
     }
-
-    /// Sums a layer's statistics over the ranks that hold some of each group.
-    pub(crate) fn reduce(
-        self,
-        comm: &mut dyn Collective,
-        sums: &mut [f64],
-    ) -> Result<(), CollectiveError> {
-        if self.global { sum_over_ranks(comm, sums) } else { Ok(()) }
-    }
 }
 
 /// Training: how statistics are made and what becomes of them.
 pub(crate) struct BatchStatistics<'a> {
     /// Sums over the ranks.
-    pub(crate) comm: &'a mut dyn Collective,
+    pub(crate) talk: Talk<'a>,
     /// What is normalized together.
     pub(crate) grouping: Grouping,
     /// Running averages as they will be if the step is applied, per stream; see [`BatchStatistics::finish`].
@@ -123,20 +114,20 @@ impl Forward<'_> {
 impl<'a> BatchStatistics<'a> {
     /// `next`: running averages before the pass.
     pub(crate) fn new(
-        comm: &'a mut dyn Collective,
+        talk: Talk<'a>,
         grouping: Grouping,
         mut next: Vec<Running>,
         decay: f64,
     ) -> Self {
-        if !grouping.global && comm.rank() != Rank(0) {
+        if !grouping.global && talk.comm.rank() != Rank(0) {
             next.iter_mut().for_each(Running::clear);
         }
-        Self { comm, grouping, next, decay }
+        Self { talk, grouping, next, decay }
     }
 
-    /// Sums `values` over the ranks that hold some of each group.
-    pub(crate) fn reduce(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        self.grouping.reduce(self.comm, values)
+    /// As [`Talk::reduce`].
+    pub(crate) fn reduce(&mut self, sums: Tensor) -> Result<Tensor, CollectiveError> {
+        self.talk.reduce(self.grouping, sums)
     }
 
     /// Running averages behind the pass, alike on all ranks.
@@ -146,48 +137,100 @@ impl<'a> BatchStatistics<'a> {
     /// had seen all groups.
     pub(crate) fn finish(mut self) -> Result<Vec<Running>, CollectiveError> {
         if !self.grouping.global {
-            let mut all: Vec<f64> = self
-                .next
-                .iter()
-                .flat_map(|next| tensor::host::<f64>(next.flat()).to_vec())
-                .collect();
-            sum_over_ranks(self.comm, &mut all)?;
-            let each = all.len() / self.next.len();
-            for (next, values) in self.next.iter_mut().zip(all.chunks(each)) {
-                next.flat_mut().copy_(&Tensor::from_slice(values));
+            let own: Vec<&Tensor> = self.next.iter().map(Running::flat).collect();
+            let all = self.talk.sum_over_ranks(Tensor::stack(&own, 0))?;
+            self.talk.settle()?; // backward has no sums to wait for
+            for (stream, next) in (0..).zip(&mut self.next) {
+                next.flat_mut().copy_(&all.get(stream));
             }
         }
         Ok(self.next)
     }
 
-    /// Moves the running averages of one stream by one view's mean and (biased) variance over `count`
-    /// values, averaged over the groups. The stored variance is the unbiased one, as PyTorch stores it.
+    /// Moves the running averages of every stream by each view's mean and (biased) variance over `count` values,
+    /// averaged over the groups. The stored variance is the unbiased one, as PyTorch stores it.
     pub(crate) fn observe(
         &mut self,
-        (stream, spec): (usize, &StatsSpec),
+        spec: &StatsSpec,
         count: f64,
-        mean: &[f64],
-        variance: &[f64],
+        mean: &Tensor,
+        variance: &Tensor,
     ) {
         let unbiased = count / (count - 1.0).max(1.0);
-        let decay = self.decay;
-        let (means, variances) = self.next[stream].split_mut(spec);
-        for (old, new) in means.iter_mut().zip(mean) {
-            *old = decay * *old + (1.0 - decay) * new;
-        }
-        for (old, new) in variances.iter_mut().zip(variance) {
-            *old = decay * *old + (1.0 - decay) * new * unbiased;
+        let Self { grouping, decay, .. } = *self;
+        let (local, channels) = (signed(grouping.local), signed(spec.channels));
+        // [streams, views, groups, C]
+        let over_groups = |x: &Tensor| {
+            let shares = x.view([-1, signed(VIEWS), local, channels]) / grouping.total;
+            shares.sum_dim_intlist([2_i64].as_slice(), false, Kind::Double)
+        };
+        let (mean, variance) = (over_groups(mean), over_groups(variance));
+        let new = [mean * (1.0 - decay), variance * (1.0 - decay) * unbiased];
+        let new = Tensor::cat(&new, 2);
+        // The predictor is in stream 0 only.
+        for (stream, next) in (0..new.size()[0]).zip(&mut self.next) {
+            for view in 0..signed(VIEWS) {
+                next.move_by(spec, decay, &new.get(stream).get(view));
+            }
         }
     }
 }
 
-/// Sums statistics over the ranks, and waits for them.
-pub(crate) fn sum_over_ranks(
-    comm: &mut dyn Collective,
-    values: &mut [f64],
-) -> Result<(), CollectiveError> {
-    let _span = tracing::trace_span!("statistics").entered();
-    comm.all_reduce(values.into(), Reduction::Sum)
+/// Sums statistics over the ranks.
+pub(crate) struct Talk<'a> {
+    /// Who is talked to.
+    comm: &'a mut dyn Collective,
+    /// What a GPU's collective is lent; see [`Talk::buffer`].
+    message: Option<&'a mut Tensor>,
+    /// The newest sums that the device has and the host has not waited for.
+    pending: Option<Pending>,
+}
+
+impl<'a> Talk<'a> {
+    /// A permanent buffer for the longest message of statistics, where the engine runs on a device: a collective's stream
+    /// may look at it behind the time when an aborted step has given back the rest of its memory. The host needs none.
+    pub(crate) fn buffer(layout: &Layout, networks: usize, device: Device) -> Option<Tensor> {
+        let widest = layout.running().iter().map(|spec| spec.channels).max().unwrap_or(0);
+        let len = networks * (2 * VIEWS * widest).max(layout.stats_len());
+        let buffer = Tensor::zeros([signed(len)], (Kind::Double, device));
+        (!kernels::on_host(&buffer)).then_some(buffer)
+    }
+
+    /// Nothing said yet.
+    pub(crate) fn new(comm: &'a mut dyn Collective, message: Option<&'a mut Tensor>) -> Self {
+        Self { comm, message, pending: None }
+    }
+
+    /// Sums a layer's statistics over the ranks that hold some of each group.
+    pub(crate) fn reduce(
+        &mut self,
+        grouping: Grouping,
+        sums: Tensor,
+    ) -> Result<Tensor, CollectiveError> {
+        if grouping.global { self.sum_over_ranks(sums) } else { Ok(sums) }
+    }
+
+    /// Waits for all sums, before the host looks at the device.
+    pub(crate) fn settle(&mut self) -> Result<(), CollectiveError> {
+        self.pending.take().map_or(Ok(()), |pending| self.comm.wait(pending))
+    }
+
+    /// Sums over all ranks. On the host they are there when it returns; on a device, whatever is queued next sees
+    /// them.
+    fn sum_over_ranks(&mut self, mut sums: Tensor) -> Result<Tensor, CollectiveError> {
+        let _span = tracing::trace_span!("statistics").entered();
+        let Some(message) = self.message.as_deref_mut() else {
+            self.comm.all_reduce(tensor::host_mut::<f64>(&mut sums).into(), Reduction::Sum)?;
+            return Ok(sums);
+        };
+        let len = sums.numel();
+        let mut lent = message.narrow(0, 0, signed(len));
+        lent.copy_(&sums.view([-1]));
+        let region = tensor::region(message, 0, len);
+        self.pending = Some(self.comm.all_reduce_in_order(region, Reduction::Sum)?);
+        sums.copy_(&lent.view_as(&sums));
+        Ok(sums)
+    }
 }
 
 /// A backward pass of the online network.
@@ -198,5 +241,5 @@ pub(crate) struct Backward<'a> {
     /// Receives each gradient as soon as it is final.
     pub(crate) sink: Gradients<'a>,
     /// Sums batch-norm gradients over the ranks.
-    pub(crate) comm: &'a mut dyn Collective,
+    pub(crate) talk: Talk<'a>,
 }

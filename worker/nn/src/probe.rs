@@ -17,14 +17,14 @@ pub(crate) struct Probe {
     linear: Linear,
 }
 
-/// What it found in one batch, as this rank's share: sums to the global figure over ranks.
-#[derive(Debug, Clone, Copy, Default)]
+/// What it found in one batch, as this rank's share, scalars in f64: sums to the global figure over ranks.
+#[derive(Debug)]
 pub(crate) struct Found {
     /// Σ cross-entropy / N.
-    pub(crate) loss: f64,
+    pub(crate) loss: Tensor,
     /// Images classified correctly: a whole number, so that its sum over ranks is exact in f32 and the
     /// accuracy never above 1.
-    pub(crate) correct: f64,
+    pub(crate) correct: Tensor,
 }
 
 impl Probe {
@@ -44,12 +44,11 @@ impl Probe {
         let logits_bc = self.linear.apply(params, representation_bf);
         let log_p_bc = logits_bc.log_softmax(-1, logits_bc.kind());
         let index_b1 = labels_b.unsqueeze(-1);
-        let loss = -log_p_bc.gather(-1, &index_b1, false).sum(Kind::Double).double_value(&[]);
+        let loss = -log_p_bc.gather(-1, &index_b1, false).sum(Kind::Double);
         let correct = logits_bc.argmax(-1, false).eq_tensor(labels_b).sum(Kind::Double);
         let one_hot = log_p_bc.zeros_like().scatter_value(-1, &index_b1, 1.0);
         let gradient = (log_p_bc.exp() - one_hot) / global_batch;
-        let found = Found { loss: loss / global_batch, correct: correct.double_value(&[]) };
-        (found, gradient)
+        (Found { loss: loss / global_batch, correct }, gradient)
     }
 
     /// `gradient`: what [`Probe::look`] gave.
@@ -78,6 +77,6 @@ mod tests {
         let images = Tensor::from_slice(&[3.0_f32, 1.0, 0.0, 2.0, 5.0, 4.0]).view([3, 2]);
         let labels = Tensor::from_slice(&[0_i64, 1, 0]);
         let (found, _) = probe.look(&params, &images, &labels, 49.0);
-        assert!((found.correct - 3.0).abs() < f64::EPSILON, "{found:?}");
+        assert_eq!(found.correct, Tensor::from(3.0_f64));
     }
 }

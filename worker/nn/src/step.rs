@@ -42,7 +42,7 @@ pub fn step(
         let (seen, tape) = model.forward(micro_batch, comm)?;
         let (loss, d_predictions) =
             loss::symmetric(&seen.predictions, &seen.target_projections, model.global_batch());
-        model.backward(tape, &seen, (loss, wants_stop), &d_predictions, comm)?; // gradients add up
+        model.backward(tape, &seen, (&loss, wants_stop), &d_predictions, comm)?; // gradients add up
     }
     let report = model.report();
     if !model.gradients_are_finite() {

@@ -47,12 +47,6 @@ impl Store {
         &mut self.views[id.0]
     }
 
-    /// One parameter's values in memory order, on the host.
-    pub(crate) fn values(&self, id: ParamId) -> Vec<f64> {
-        let values = self.get(id).to_device(Device::Cpu).to_kind(Kind::Double);
-        Vec::try_from(values.view([-1])).expect("a dense f64 tensor becomes a vector")
-    }
-
     /// Elements `first..first + len` as a tensor that shares memory.
     pub(crate) fn stretch(&self, first: usize, len: usize) -> Tensor {
         self.flat.narrow(0, signed(first), signed(len))
@@ -85,8 +79,8 @@ pub(crate) fn signed(len: usize) -> i64 {
     i64::try_from(len).expect("no buffer has 2^63 elements")
 }
 
-/// Running means and variances of one network, f64 on the host whatever the engine computes in: a few
-/// thousand numbers that are averaged over a whole run.
+/// Running means and variances of one network, f64 whatever the engine computes in: a few thousand numbers
+/// that are averaged over a whole run.
 #[derive(Debug)]
 pub(crate) struct Running {
     flat: Tensor,
@@ -94,12 +88,12 @@ pub(crate) struct Running {
 
 impl Running {
     /// Mean 0, variance 1, as PyTorch starts.
-    pub(crate) fn new(layout: &Layout) -> Self {
+    pub(crate) fn new(layout: &Layout, device: Device) -> Self {
         let mut values = vec![0.0; layout.stats_len()];
         for spec in layout.running() {
             values[spec.offset + spec.channels..][..spec.channels].fill(1.0);
         }
-        Self { flat: Tensor::from_slice(&values) }
+        Self { flat: Tensor::from_slice(&values).to_device(device) }
     }
 
     /// Makes all of it 0.
@@ -118,14 +112,16 @@ impl Running {
     }
 
     /// Means and variances of one batch norm.
-    pub(crate) fn split(&self, spec: &StatsSpec) -> (&[f64], &[f64]) {
-        tensor::host::<f64>(&self.flat)[spec.offset..][..2 * spec.channels].split_at(spec.channels)
+    pub(crate) fn split(&self, spec: &StatsSpec) -> (Tensor, Tensor) {
+        let part = |first: usize| self.flat.narrow(0, signed(first), signed(spec.channels));
+        (part(spec.offset), part(spec.offset + spec.channels))
     }
 
-    /// As [`Running::split`], to write.
-    pub(crate) fn split_mut(&mut self, spec: &StatsSpec) -> (&mut [f64], &mut [f64]) {
-        let own = &mut tensor::host_mut::<f64>(&mut self.flat)[spec.offset..][..2 * spec.channels];
-        own.split_at_mut(spec.channels)
+    /// `old ← decay·old + new` for means and variances of one batch norm, one behind the other.
+    pub(crate) fn move_by(&mut self, spec: &StatsSpec, decay: f64, new: &Tensor) {
+        let mut old = self.flat.narrow(0, signed(spec.offset), signed(2 * spec.channels));
+        old *= decay;
+        old += new;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The fence around tensor memory and the ATen calls that tch lacks. One of the few modules with `unsafe`.
 //!
-//! Four things pass through here: the gradients of a convolution (`fence.cpp`), a host tensor seen as a
+//! Four things pass through here: gradients of convolution and batch norm (`fence.cpp`), a host tensor seen as a
 //! slice (for the loops of `kernels/host/`, digests and checkpoints), a stretch of a permanent buffer lent
 //! to a collective, and loops on ATen's threads.
 //!
@@ -135,15 +135,45 @@ pub(crate) fn convolution_backward(
             error.len(),
         )
     };
+    check("convolution_backward", failed, &error);
+    (adopt(grad_input), adopt(grad_weight).expect("the weight's gradient is always made"))
+}
+
+/// Σg and Σg·x̂ of every channel, where `x̂ = (x − mean)·inv_std`; both moments are f32 where `x` is bf16.
+///
+/// ATen: `native_batch_norm_backward`, without the gradient of the input.
+pub(crate) fn batch_norm_gradient_sums(
+    g: &Tensor,
+    x: &Tensor,
+    [mean, inv_std]: [&Tensor; 2],
+) -> [Tensor; 2] {
+    let mut sums = [std::ptr::null_mut(); 2];
+    let [plain, with_x_hat] = &mut sums;
+    let mut error: [c_char; 512] = [0; 512];
+    // SAFETY: as in `convolution_backward`.
+    let failed = unsafe {
+        lockstep_batch_norm_gradient_sums(
+            g.as_ptr().cast(),
+            x.as_ptr().cast(),
+            mean.as_ptr().cast(),
+            inv_std.as_ptr().cast(),
+            plain,
+            with_x_hat,
+            error.as_mut_ptr(),
+            error.len(),
+        )
+    };
+    check("native_batch_norm_backward", failed, &error);
+    sums.map(|sum| adopt(sum).expect("both sums are asked for"))
+}
+
+/// Panics if a call of the fence failed: with shapes that forward took, that is our bug.
+fn check(call: &str, failed: i32, error: &[c_char; 512]) {
     if failed != 0 {
         // SAFETY: on failure the callee left a terminated string in `error`.
         let message = unsafe { CStr::from_ptr(error.as_ptr()) };
-        panic!(
-            "convolution_backward refused shapes that forward took: {}",
-            message.to_string_lossy()
-        );
+        panic!("{call} refused shapes that forward took: {}", message.to_string_lossy());
     }
-    (adopt(grad_input), adopt(grad_weight).expect("the weight's gradient is always made"))
 }
 
 // SAFETY: the signature is that of `fence.cpp`, compiled and linked by `build.rs`.
@@ -157,6 +187,17 @@ unsafe extern "C" {
         want_input: i32,
         grad_input: *mut *mut c_void,
         grad_weight: *mut *mut c_void,
+        error: *mut c_char,
+        error_len: usize,
+    ) -> i32;
+
+    fn lockstep_batch_norm_gradient_sums(
+        grad_output: *const c_void,
+        input: *const c_void,
+        mean: *const c_void,
+        inv_std: *const c_void,
+        plain: *mut *mut c_void,
+        with_x_hat: *mut *mut c_void,
         error: *mut c_char,
         error_len: usize,
     ) -> i32;

@@ -1,6 +1,6 @@
 //! A rank's part of a global batch, cut into the micro-batches that a step walks one after the other.
 
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::spec::ModelSpec;
 use crate::store::signed;
@@ -46,11 +46,10 @@ impl Views {
             let images = images.narrow(2, index * length, length).reshape([-1, side, side, 3]);
             let labels = labels.narrow(1, index * length, length).reshape([-1]);
             MicroBatch {
-                images_vbchw: images
+                images_vbchw: on_device(&images, spec.device)
                     .permute([0, 3, 1, 2])
-                    .to_device(spec.device)
                     .to_kind(spec.compute),
-                labels_b: spec.classes.map(|_| labels.to_device(spec.device)),
+                labels_b: spec.classes.map(|_| on_device(&labels, spec.device)),
                 turn: Turn { first: index == 0, last: index + 1 == count },
             }
         };
@@ -60,5 +59,15 @@ impl Views {
     /// In the order of a step.
     pub(crate) fn micro_batches(&self) -> &[MicroBatch] {
         &self.micro_batches
+    }
+}
+
+/// A copy on the device, or the tensor itself where it is there. For a GPU it is queued, out of pinned memory, so that
+/// nobody waits; the pinned memory is used again when the copy is over.
+fn on_device(x: &Tensor, device: Device) -> Tensor {
+    if device.is_cuda() {
+        x.pin_memory(device).to_device_(device, x.kind(), true, false)
+    } else {
+        x.to_device(device)
     }
 }

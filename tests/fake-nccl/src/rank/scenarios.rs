@@ -25,6 +25,7 @@ pub(crate) fn play(scenario: &str, seat: &Seat) -> Result<(), Failed> {
         "diverge" => diverge(seat),
         "leave-early" => leave_early(seat),
         "too-much" => too_much(seat),
+        "in-order" => in_order(seat),
         "after-the-null-stream" => after_the_null_stream(seat),
         other => panic!("no scenario '{other}'"),
     }
@@ -170,6 +171,23 @@ fn too_much(seat: &Seat) -> Result<(), Failed> {
     let mine =
         vec![0; if seat.rank == Rank(1) { lockstep_collective::MAX_GATHERED + 1 } else { 3 }];
     ends.all_gather(&mine)?;
+    Ok(())
+}
+
+/// The null stream writes behind a slow operation, and its next one must see that: nobody waits in between. More of them
+/// follow than the host runs ahead.
+fn in_order(seat: &Seat) -> Result<(), Failed> {
+    let mut ends = form(seat)?;
+    let mut buffer = Buffer::new(Element::F32, std::iter::once(0.0));
+    let mut pending = None;
+    for _ in 0..8 {
+        late::write_one(&mut buffer);
+        pending = Some(ends.all_reduce_in_order(buffer.region(), Reduction::Sum)?);
+    }
+    ends.wait(pending.expect("eight were started"))?;
+    let expected =
+        Buffer::new(Element::F32, std::iter::once(f64::from(seat.world))).bytes().to_vec();
+    assert_eq!(buffer.bytes(), expected);
     Ok(())
 }
 

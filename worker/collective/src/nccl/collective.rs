@@ -144,6 +144,16 @@ impl Collective for NcclCollective {
         Ok(Pending::new(operation.sequence))
     }
 
+    fn all_reduce_in_order(
+        &mut self,
+        region: Region,
+        reduction: Reduction,
+    ) -> Result<Pending, CollectiveError> {
+        let pending = self.start_all_reduce(region, reduction)?;
+        self.comm.follow()?;
+        Ok(pending)
+    }
+
     fn wait(&mut self, pending: Pending) -> Result<(), CollectiveError> {
         self.comm.settle(pending.sequence())
     }

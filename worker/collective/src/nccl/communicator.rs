@@ -29,6 +29,8 @@ use crate::{AbortHandle, CollectiveError, NcclFailure};
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long the ranks wait for each other at a peaceful end.
 const PARTING: Duration = Duration::from_secs(2);
+/// Operations that the null stream follows and the host has not looked back at.
+const AHEAD: usize = 4;
 /// Bytes staged at once for numbers that live on the host.
 const STAGED: usize = 4 << 20;
 
@@ -235,6 +237,18 @@ impl Communicator {
                 Ok(())
             }
             Err(trouble) => Err(self.fail(operation, trouble)),
+        }
+    }
+
+    /// Lets the null stream go on behind the newest operation. The host stays near: it looks back at what lies more than
+    /// [`AHEAD`] operations behind, lest it fill the GPU's queue, where a launch blocks without a deadline.
+    pub(super) fn follow(&mut self) -> Result<(), CollectiveError> {
+        let Flying { operation, over } = self.flying.back().expect("one was just queued");
+        let operation = *operation;
+        over.hold_null_stream().map_err(|failure| self.fail(operation, failure.into()))?;
+        match self.flying.len().checked_sub(AHEAD + 1) {
+            Some(oldest) => self.settle(self.flying[oldest].operation.sequence),
+            None => Ok(()),
         }
     }
 

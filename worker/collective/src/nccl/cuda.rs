@@ -201,6 +201,12 @@ impl Event {
         unsafe { call!(self.device.driver, cuEventRecord(self.event.as_ptr(), stream)) }
     }
 
+    /// What is queued from now on in the null stream of this thread's GPU runs after it.
+    pub(super) fn hold_null_stream(&self) -> Result<(), CudaFailure> {
+        // SAFETY: it lives, and the driver keeps what it needs of it; NULL is the null stream.
+        unsafe { call!(self.device.driver, cuStreamWaitEvent(null_mut(), self.event.as_ptr(), 0)) }
+    }
+
     /// Whether it has come. An error of the work before it shows here.
     pub(super) fn has_come(&self) -> Result<bool, CudaFailure> {
         // SAFETY: the event lives.

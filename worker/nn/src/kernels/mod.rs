@@ -5,8 +5,9 @@
 //! channels-last `[B, C, H, W]` and a `[B, C]` tensor both are. The batch holds the two views one after
 //! the other, and each *group* of rows (a view) has statistics of its own.
 //!
-//! Two implementations behind one set of names: loops of our own on the host, ATen's operations elsewhere.
-//! Tests hold them against each other.
+//! Two implementations behind one set of names: loops of our own on the host, ATen's kernels elsewhere. Neither
+//! waits for the device: what one kernel leaves for the next stays a tensor where it was made. Tests hold them
+//! against each other, and run the whole engine on ATen's.
 
 mod aten;
 mod host;
@@ -15,14 +16,14 @@ mod number;
 use half::bf16;
 use tch::{Device, Kind, Tensor};
 
-/// Per-channel sums over the rows of each group, laid out `[group][which][channel]`; two sums per channel.
-pub(crate) type Sums = Vec<f64>;
+/// Per-channel sums over the rows of each group: `[groups, 2, C]` in f64, where the rows lie.
+pub(crate) type Sums = Tensor;
 
-/// Mean and 1/√(variance + ε) of each channel, per group: `[group][channel]`.
-#[derive(Debug, Clone)]
+/// Mean and 1/√(variance + ε) of each channel, per group: `[groups, C]` in f64, where the rows lie.
+#[derive(Debug)]
 pub(crate) struct Moments {
-    pub(crate) mean: Vec<f64>,
-    pub(crate) inv_std: Vec<f64>,
+    pub(crate) mean: Tensor,
+    pub(crate) inv_std: Tensor,
 }
 
 /// What follows the normalization.
@@ -38,13 +39,22 @@ pub(crate) enum After<'a> {
 
 macro_rules! on_device {
     ($x:expr, $name:ident ( $($arg:expr),* )) => {{
-        match ($x.device(), $x.kind()) {
-            (Device::Cpu, Kind::Float) => host::$name::<f32>($($arg),*),
-            (Device::Cpu, Kind::BFloat16) => host::$name::<bf16>($($arg),*),
-            (Device::Cpu, Kind::Double) => host::$name::<f64>($($arg),*),
+        match $x.kind() {
+            Kind::Float if on_host($x) => host::$name::<f32>($($arg),*),
+            Kind::BFloat16 if on_host($x) => host::$name::<bf16>($($arg),*),
+            Kind::Double if on_host($x) => host::$name::<f64>($($arg),*),
             _ => aten::$name($($arg),*),
         }
     }};
+}
+
+/// Whether our own loops can walk the memory.
+pub(crate) fn on_host(x: &Tensor) -> bool {
+    #[cfg(test)]
+    if testing::host_plays_a_device() {
+        return false;
+    }
+    x.device() == Device::Cpu
 }
 
 /// Σx and Σx² of every channel, per group.
@@ -53,11 +63,11 @@ pub(crate) fn sums(x: &Tensor, groups: usize) -> Sums {
     on_device!(x, sums(x, groups))
 }
 
-/// `y = after(γ·(x − mean)·inv_std + β)`; `affine` = (γ, β).
+/// `y = after(γ·(x − mean)·inv_std + β)`; `affine` = (γ, β) in f64.
 pub(crate) fn normalize(
     x: &Tensor,
     moments: &Moments,
-    affine: (&[f64], &[f64]),
+    affine: (&Tensor, &Tensor),
     after: After<'_>,
 ) -> Tensor {
     let _span = tracing::trace_span!("batch_norm").entered();
@@ -88,7 +98,7 @@ pub(crate) fn input_gradient(
     g: &Tensor,
     x: &Tensor,
     moments: &Moments,
-    gamma: &[f64],
+    gamma: &Tensor,
     (sums, count): (&Sums, f64),
 ) -> Tensor {
     let _span = tracing::trace_span!("batch_norm").entered();
@@ -100,19 +110,14 @@ pub(crate) fn input_gradient(
 pub(crate) struct Move {
     /// Weight decay.
     pub(crate) decay: f64,
-    /// Factor on the gradient, behind the decay.
-    pub(crate) scale: f64,
+    /// Scale the gradient, behind the decay, by trust·‖θ‖/‖g‖ if both norms are positive; `None`: do not.
+    pub(crate) trust: Option<f64>,
     /// μ.
     pub(crate) momentum: f64,
     /// Along g + μ·m instead of m.
     pub(crate) nesterov: bool,
     /// η.
     pub(crate) learning_rate: f64,
-}
-
-/// ‖θ‖ and ‖g + decay·θ‖.
-pub(crate) fn norms(theta: &Tensor, gradient: &Tensor, decay: f64) -> [f64; 2] {
-    on_device!(theta, norms(theta, gradient, decay))
 }
 
 /// Moves θ and m, as the formula at [`crate::Optimizer`] says.
@@ -137,6 +142,29 @@ pub(crate) fn channels(x: &Tensor) -> usize {
 /// An uninitialised tensor of the same shape, kind and memory order.
 fn like(x: &Tensor) -> Tensor {
     x.empty_like()
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! The engine as on a GPU, on a machine without one.
+
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLAYS: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub(super) fn host_plays_a_device() -> bool {
+        PLAYS.get()
+    }
+
+    /// Runs `body` with ATen's kernels and permanent message buffers on host tensors.
+    pub(crate) fn as_on_a_device<R>(body: impl FnOnce() -> R) -> R {
+        PLAYS.set(true);
+        let result = body();
+        PLAYS.set(false);
+        result
+    }
 }
 
 #[cfg(test)]

@@ -17,10 +17,11 @@ use tch::Device;
 use tracing_subscriber::layer::SubscriberExt;
 
 use super::stopwatch::{Stopwatch, Times};
+use crate::commands::Misuse;
 use crate::commands::output::Format;
-use crate::engine;
 use crate::run::set_threads;
 use crate::world::communicators;
+use crate::{device, engine};
 
 /// Spans of the engine that the breakdown is made of; none of them is inside of another.
 const PARTS: &[&str] =
@@ -47,6 +48,9 @@ pub(super) struct StepArgs {
     /// Ranks, as threads of this process.
     #[arg(long, default_value_t = 1, value_name = "W", value_parser = clap::value_parser!(u32).range(1..=64))]
     world: u32,
+    /// `auto`, `cpu`, or `cuda:N`.
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
     /// Steps that are measured, after two that are not.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
@@ -69,13 +73,14 @@ struct Figures {
     batch: u32,
     dtype: String,
     world: u32,
+    device: String,
     /// Median over the steps.
     step_seconds: f64,
     /// Of all ranks.
     images_per_second: f64,
     /// Of the whole process, all ranks and buffers; `None` where the system does not say.
     peak_memory_mib: Option<u64>,
-    /// Mean milliseconds of a step in each part.
+    /// Mean milliseconds of a step in each part; on a GPU, of the host, which runs ahead of it.
     milliseconds: Vec<(&'static str, f64)>,
     /// Share of the gradients' all-reduce that backward hides, in a world of several ranks.
     hidden_share: Option<f64>,
@@ -95,8 +100,13 @@ struct Measured {
 pub(super) fn run(args: &StepArgs) -> anyhow::Result<ExitCode> {
     let config = configuration(args)?;
     set_threads(args.threads)?;
-    let measured = measure(args, &config).context("run the steps")?;
-    let figures = figures(args, measured);
+    let device = device::choose(&args.device, 0)?;
+    if device.is_cuda() && args.world > 1 {
+        let text = "ranks that are threads talk in host memory; use --world 1 or --device cpu";
+        return Err(Misuse(text.into()).into());
+    }
+    let measured = measure(args, &config, device).context("run the steps")?;
+    let figures = figures(args, device, measured);
     Format::from_flag(args.json).print(&text(&figures), &figures)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -117,7 +127,11 @@ fn configuration(args: &StepArgs) -> anyhow::Result<RunConfig> {
 }
 
 /// What rank 0 measured.
-fn measure(args: &StepArgs, config: &RunConfig) -> Result<Measured, CollectiveError> {
+fn measure(
+    args: &StepArgs,
+    config: &RunConfig,
+    device: Device,
+) -> Result<Measured, CollectiveError> {
     let any_port = "127.0.0.1:0".parse().expect("an address");
     let listeners: Vec<HostListener> =
         (0..args.world).map(|_| HostListener::bind(any_port)).collect::<Result<_, _>>()?;
@@ -137,7 +151,7 @@ fn measure(args: &StepArgs, config: &RunConfig) -> Result<Measured, CollectiveEr
             .zip(&listeners)
             .map(|(rank, listener)| {
                 let spec = WorldSpec { rank: Rank(rank), ..spec.clone() };
-                scope.spawn(move || steps_of_a_rank(args, config, listener, &spec))
+                scope.spawn(move || steps_of_a_rank(args, (config, device), listener, &spec))
             })
             .collect();
         let join = |rank: std::thread::ScopedJoinHandle<'_, _>| rank.join().expect("no panic");
@@ -149,7 +163,7 @@ fn measure(args: &StepArgs, config: &RunConfig) -> Result<Measured, CollectiveEr
 #[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 fn steps_of_a_rank(
     args: &StepArgs,
-    config: &RunConfig,
+    (config, device): (&RunConfig, Device),
     listener: &HostListener,
     spec: &WorldSpec,
 ) -> Result<Measured, CollectiveError> {
@@ -158,7 +172,7 @@ fn steps_of_a_rank(
     let subscriber = tracing_subscriber::registry().with(stopwatch.clone());
     let _measured = tracing::subscriber::set_default(subscriber);
     let mut comm = communicators(listener, spec, &AbortHandle::new())?;
-    let mut model = Byol::new(engine::model_spec(config, 0, Device::Cpu), config.run.seed);
+    let mut model = Byol::new(engine::model_spec(config, 0, device), config.run.seed);
     let views = noise(args, &model);
     let rates = Rates { learning_rate: 0.1, decay: 0.99 };
     let mut times = Vec::new();
@@ -198,7 +212,7 @@ fn noise(args: &StepArgs, model: &Byol) -> Views {
     Views::new([&view(0), &view(7)], &labels, args.size, model.spec())
 }
 
-fn figures(args: &StepArgs, measured: Measured) -> Figures {
+fn figures(args: &StepArgs, device: Device, measured: Measured) -> Figures {
     let Measured { mut times, parts, all_reduce_alone } = measured;
     let steps = f64::from(args.steps);
     let total = times.iter().sum::<Duration>();
@@ -215,6 +229,7 @@ fn figures(args: &StepArgs, measured: Measured) -> Figures {
         batch: args.batch,
         dtype: args.dtype.clone(),
         world: args.world,
+        device: device::name(device),
         step_seconds: median,
         images_per_second: f64::from(args.batch * args.world) / median,
         peak_memory_mib: peak_memory_mib(),
@@ -232,11 +247,11 @@ fn peak_memory_mib() -> Option<u64> {
 }
 
 fn text(figures: &Figures) -> String {
-    let Figures { arch, size, batch, dtype, world, .. } = figures;
+    let Figures { arch, size, batch, dtype, world, device, .. } = figures;
     let memory =
         figures.peak_memory_mib.map_or_else(String::new, |mib| format!(", {mib} MiB at most"));
     let head = format!(
-        "{arch}, {size} px, {batch} images a rank, {dtype}, world {world}\n\
+        "{arch}, {size} px, {batch} images a rank, {dtype}, world {world}, {device}\n\
          {:.2} images/s, {:.0} ms a step (median){memory}\n",
         figures.images_per_second,
         figures.step_seconds * 1e3,
@@ -264,6 +279,7 @@ mod tests {
             dtype: dtype.into(),
             threads: 0,
             world,
+            device: "cpu".into(),
             steps: 2,
             set: vec![set("model.width", "0.0625"), set("model.projector_hidden", "8")],
             json: false,
@@ -275,12 +291,12 @@ mod tests {
         for (world, dtype) in [(1, "bf16"), (2, "f32")] {
             let args = args(world, dtype);
             let config = configuration(&args).unwrap();
-            let measured = measure(&args, &config).unwrap();
+            let measured = measure(&args, &config, Device::Cpu).unwrap();
             assert_eq!(measured.times.len(), 2);
             let named: Duration = measured.parts.values().sum();
             let total: Duration = measured.times.iter().sum();
             assert!(Duration::ZERO < named && named <= total, "{:?}", measured.parts);
-            let text = text(&figures(&args, measured));
+            let text = text(&figures(&args, Device::Cpu, measured));
             assert_eq!(text.contains("hides"), world > 1, "{text}");
             assert!(text.contains("convolution") && text.contains("images/s"), "{text}");
         }

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::rows::{for_each_stretch, sum_blocks, tiled, total};
+use super::rows::{as_sums, for_each_stretch, sum_blocks, tiled, total};
 use crate::kernels::number::{Number, Wide};
 use crate::kernels::{Moments, Sums, channels, like};
 use crate::tensor::{host, host_mut};
@@ -14,9 +14,10 @@ pub(in crate::kernels) fn gradient_sums<T: Number>(
     moments: &Moments,
 ) -> Sums {
     let (x_data, y_data, width) = (host::<T>(x), y.map(host::<T>), channels(x));
-    let groups = moments.mean.len() / width;
+    let (mean, inv_std) = (host::<f64>(&moments.mean), host::<f64>(&moments.inv_std));
+    let groups = mean.len() / width;
     let means: Vec<Vec<T::Wide>> =
-        moments.mean.chunks(width).map(|mean| tiled(mean.iter().copied())).collect();
+        mean.chunks(width).map(|mean| tiled(mean.iter().copied())).collect();
     let parts = for_each_stretch(host_mut::<T>(g), groups, width, |first, group, g| {
         let x = &x_data[first..][..g.len()];
         if let Some(y) = y_data {
@@ -24,12 +25,12 @@ pub(in crate::kernels) fn gradient_sums<T: Number>(
         }
         stretch_sums(g, x, &means[group], width)
     });
-    let sums = parts.into_iter().zip(moments.inv_std.chunks(width)).flat_map(|(parts, inv_std)| {
+    let sums = parts.into_iter().zip(inv_std.chunks(width)).flat_map(|(parts, inv_std)| {
         let mut sums = total(parts);
         sums[width..].iter_mut().zip(inv_std).for_each(|(sum, inv_std)| *sum *= inv_std);
         sums
     });
-    sums.collect()
+    as_sums(&sums.collect::<Vec<f64>>(), width)
 }
 
 /// 0 where the ReLU's output `y` is 0.
@@ -58,13 +59,17 @@ pub(in crate::kernels) fn input_gradient<T: Number>(
     g: &Tensor,
     x: &Tensor,
     moments: &Moments,
-    gamma: &[f64],
+    gamma: &Tensor,
     (sums, count): (&Sums, f64),
 ) -> Tensor {
+    let (gamma, sums) = (host::<f64>(gamma), host::<f64>(sums));
+    let (mean, inv_std) = (host::<f64>(&moments.mean), host::<f64>(&moments.inv_std));
     let width = gamma.len();
-    let groups = moments.mean.len() / width;
-    let lines: Vec<Line<T::Wide>> =
-        (0..groups).map(|group| Line::new(moments, gamma, sums, (group, count))).collect();
+    let of_groups = mean.chunks(width).zip(inv_std.chunks(width)).zip(sums.chunks(2 * width));
+    let lines: Vec<Line<T::Wide>> = of_groups
+        .map(|((mean, inv_std), sums)| Line::new((mean, inv_std), gamma, sums, count))
+        .collect();
+    let groups = lines.len();
     let (g, x_data) = (host::<T>(g), host::<T>(x));
     let mut dx = like(x);
     for_each_stretch(host_mut::<T>(&mut dx), groups, width, |first, group, dx| {
@@ -82,15 +87,14 @@ struct Line<W> {
 }
 
 impl<W: Wide> Line<W> {
-    fn new(moments: &Moments, gamma: &[f64], sums: &Sums, (group, count): (usize, f64)) -> Self {
+    fn new((mean, inv_std): (&[f64], &[f64]), gamma: &[f64], sums: &[f64], count: f64) -> Self {
         let width = gamma.len();
-        let (sum_g, sum_gx) = sums[2 * group * width..][..2 * width].split_at(width);
-        let inv_std = &moments.inv_std[group * width..][..width];
+        let (sum_g, sum_gx) = sums.split_at(width);
         let a = |c: usize| gamma[c] * inv_std[c];
         Self {
             a: tiled((0..width).map(a)),
             b: tiled((0..width).map(|c| -a(c) * inv_std[c] * sum_gx[c] / count)),
-            mean: tiled(moments.mean[group * width..][..width].iter().copied()),
+            mean: tiled(mean.iter().copied()),
             d: tiled((0..width).map(|c| -a(c) * sum_g[c] / count)),
         }
     }

@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use super::rows::{for_each_stretch, sum_rows, tiled};
+use super::rows::{as_sums, for_each_stretch, sum_rows, tiled};
 use crate::kernels::number::{Number, Wide};
 use crate::kernels::{After, Moments, Sums, channels, like};
 use crate::tensor::{host, host_mut};
@@ -11,7 +11,9 @@ use crate::tensor::{host, host_mut};
 /// costs no digits.
 pub(in crate::kernels) fn sums<T: Number>(x: &Tensor, groups: usize) -> Sums {
     let (data, width) = (host::<T>(x), channels(x));
-    data.chunks(data.len() / groups).flat_map(|rows| group_sums(rows, width)).collect()
+    let groups = data.chunks(data.len() / groups);
+    let sums: Vec<f64> = groups.flat_map(|rows| group_sums(rows, width)).collect();
+    as_sums(&sums, width)
 }
 
 /// Σx and Σx² of one group.
@@ -38,7 +40,7 @@ fn group_sums<T: Number>(rows: &[T], width: usize) -> Vec<f64> {
 pub(in crate::kernels) fn normalize<T: Number>(
     x: &Tensor,
     moments: &Moments,
-    affine: (&[f64], &[f64]),
+    affine: (&Tensor, &Tensor),
     after: After<'_>,
 ) -> Tensor {
     let affine = Affine::<T::Wide>::new(moments, affine);
@@ -68,9 +70,11 @@ struct Affine<W> {
 }
 
 impl<W: Wide> Affine<W> {
-    fn new(moments: &Moments, (gamma, beta): (&[f64], &[f64])) -> Self {
+    fn new(moments: &Moments, (gamma, beta): (&Tensor, &Tensor)) -> Self {
+        let (gamma, beta) = (host::<f64>(gamma), host::<f64>(beta));
         let width = gamma.len();
-        let means = moments.mean.chunks(width).zip(moments.inv_std.chunks(width));
+        let inv_std = host::<f64>(&moments.inv_std).chunks(width);
+        let means = host::<f64>(&moments.mean).chunks(width).zip(inv_std);
         let groups = means.map(|(mean, inv_std)| {
             let scale = |c: usize| gamma[c] * inv_std[c];
             let shift = |c: usize| beta[c] - mean[c] * scale(c);

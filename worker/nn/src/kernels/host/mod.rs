@@ -12,4 +12,4 @@ mod update;
 
 pub(super) use backward::{gradient_sums, input_gradient};
 pub(super) use forward::{normalize, sums};
-pub(super) use update::{norms, update};
+pub(super) use update::update;

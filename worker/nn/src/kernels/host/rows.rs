@@ -8,8 +8,11 @@
 use std::ops::Range;
 
 use pulp::Arch;
+use tch::Tensor;
 
+use crate::kernels::Sums;
 use crate::kernels::number::Wide;
+use crate::store::signed;
 use crate::tensor::{parallel_chunks, parallel_map};
 
 /// Elements of one stretch: small enough to stay in the second-level cache, large enough to be worth a task.
@@ -96,6 +99,11 @@ pub(super) fn sum_blocks<W: Wide>(
         }
     }
     total
+}
+
+/// Sums as they are laid out, as the tensor that travels.
+pub(super) fn as_sums(values: &[f64], width: usize) -> Sums {
+    Tensor::from_slice(values).view([-1, 2, signed(width)])
 }
 
 /// The sum of all parts, in their order.

@@ -7,12 +7,8 @@ use crate::kernels::Move;
 use crate::kernels::number::{Number, Wide};
 use crate::tensor::{host, host_mut, parallel_chunks};
 
-pub(in crate::kernels) fn norms<T: Number>(
-    theta: &Tensor,
-    gradient: &Tensor,
-    decay: f64,
-) -> [f64; 2] {
-    let (theta, gradient) = (host::<T>(theta), host::<T>(gradient));
+/// ‖θ‖ and ‖g + decay·θ‖.
+fn norms<T: Number>(theta: &[T], gradient: &[T], decay: f64) -> [f64; 2] {
     let decay = T::Wide::from_f64(decay);
     let squares = sum_rows::<T::Wide>(theta.len(), 1, |range, first, second| {
         let rows = theta[range.clone()].chunks(first.len());
@@ -34,12 +30,16 @@ pub(in crate::kernels) fn update<T: Number>(
     gradient: &Tensor,
     how: Move,
 ) {
-    let gradient = host::<T>(gradient).chunks(STRETCH);
+    let gradient = host::<T>(gradient);
+    let scale = how.trust.map_or(1.0, |trust| {
+        let [theta, gradient] = norms(host::<T>(theta), gradient, how.decay);
+        if theta > 0.0 && gradient > 0.0 { trust * theta / gradient } else { 1.0 }
+    });
     let moved =
         host_mut::<T>(theta).chunks_mut(STRETCH).zip(host_mut::<T>(momentum).chunks_mut(STRETCH));
-    let mut stretches: Vec<_> = moved.zip(gradient).collect();
+    let mut stretches: Vec<_> = moved.zip(gradient.chunks(STRETCH)).collect();
     let [decay, scale, mu, rate] =
-        [how.decay, how.scale, how.momentum, how.learning_rate].map(T::Wide::from_f64);
+        [how.decay, scale, how.momentum, how.learning_rate].map(T::Wide::from_f64);
     parallel_chunks(&mut stretches, 1, |_, stretch| {
         let ((theta, momentum), gradient) = &mut stretch[0];
         pulp::Arch::new().dispatch(|| {
