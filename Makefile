@@ -19,7 +19,7 @@ test: setup ## Check everything: format, lints, docs, all tests (what CI runs)
 	@deploy/check.sh
 
 chaos: setup ## Attack a run with random faults and prove that nothing is lost (FAULTS=200 SEED=1; some seconds each)
-	cargo build --workspace --bins --features worker/failpoints
+	cargo build --workspace --bins --features worker/failpoints,worker/nccl
 	cargo run --package lockstep-tests --bin chaos -- $(or $(FAULTS),200) $(or $(SEED),1)
 
 reference: setup ## Recompute steps of real runs, and views, with PyTorch (fetches it where there is none: 2.3 GB)

@@ -6,11 +6,12 @@ cd "$(dirname "$0")/.."
 main() {
     step "format" cargo fmt --all --check
     step "lints" cargo clippy --workspace --all-targets -- -D warnings
+    step "lints with NCCL" cargo clippy --package worker --all-targets --features nccl -- -D warnings
     step "crates that must build without libtorch" without_libtorch
     step "documentation" env RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --document-private-items
     step "examples in the documentation" cargo test --workspace --doc
     # The process tests start these; testing a library does not build them. Chaos needs faults on order.
-    step "programs" cargo build --workspace --bins --features worker/failpoints
+    step "programs" cargo build --workspace --bins --features worker/failpoints,worker/nccl
     step "steps recomputed by PyTorch" deploy/reference.sh --if-found
     # Last, so that the summary of the tests closes the output.
     step "tests" tests

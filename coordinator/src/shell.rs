@@ -102,10 +102,21 @@ impl Shell {
                 && (self.sessions.is_empty() || self.now() >= until)
             {
                 self.live_line.finish();
+                self.give_up_on_workers().await?;
                 self.outlets.journal.flush().await;
                 return Ok(exit);
             }
         }
+    }
+
+    /// Those that have not gone by themselves.
+    async fn give_up_on_workers(&mut self) -> anyhow::Result<()> {
+        let sessions: Vec<_> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            let why = format!("it did not go within {FAREWELL:?}");
+            self.step(Event::Lost { session, why }).await?;
+        }
+        Ok(())
     }
 
     fn now(&self) -> Duration {

@@ -115,7 +115,13 @@ impl Store {
             None => open_checked(&self.path)?,
         };
         commit(&database, &self.memory, events)
-            .with_context(|| format!("write to the store {}", self.path.display()))?;
+            .with_context(|| {
+                format!(
+                    "write to the store {}; once there is room, start the coordinator again: workers go on with \
+                     the steps they have plans for, and then with it",
+                    self.path.display()
+                )
+            })?;
         self.database = Some(database);
         Ok(())
     }

@@ -74,7 +74,9 @@ async fn a_running_world_outlives_its_coordinator_every_time() {
     let adopted = count(|what| matches!(what, Occurrence::WorldAdopted { .. }));
     assert!(adopted >= LIVES as usize / 2, "{adopted} of {LIVES}, seed {}", dice.seed);
     assert_eq!(count(|what| matches!(what, Occurrence::WorldAborted { .. })), 0);
-    assert_eq!(count(|what| matches!(what, Occurrence::CoordinatorStarted { .. })), 21);
+    // One that is killed as soon as it listens may not have stored that it started.
+    let started = count(|what| matches!(what, Occurrence::CoordinatorStarted { .. }));
+    assert!((adopted..=LIVES as usize + 1).contains(&started), "{started}");
 }
 
 /// Numbers grow, and no world forms under a number that is not larger than those before.

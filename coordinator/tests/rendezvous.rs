@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use lockstep_proto::ids::{Generation, Step};
 use lockstep_proto::{Activity, Heartbeat, StatusClient, WorkerMessage};
-use support::process::Process;
+use support::process::{Process, usage_of};
 use support::*;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -77,15 +77,19 @@ impl Meeting {
                 .spawn(async move { Worker::ready(&destination, number).await.in_world().await });
         }
         wait_for(&process, count - 1).await;
-        let (idle, _) = process.usage();
+        let idle = [process.usage().0, usage_of("self").0];
         let arrival = Instant::now();
         let last = Worker::ready(&process.destination, 0).await.in_world().await;
         let mut workers = workers.join_all().await;
         workers.push(last);
         let took = workers.iter().map(|(_, at)| *at - arrival).max().expect("there are workers");
         let workers = workers.into_iter().map(|(worker, _)| worker).collect();
-        let cpu = process.usage().0 - idle;
-        eprintln!("{count} workers: {took:?} after the last arrived, {cpu:.2} s of processor time");
+        let [coordinator, all_workers] =
+            [process.usage().0 - idle[0], usage_of("self").0 - idle[1]];
+        eprintln!(
+            "{count} workers: {took:?} after the last arrived; processor time: coordinator {coordinator:.2} s, \
+             all workers {all_workers:.2} s"
+        );
         Self { process, workers, took, _folder: folder }
     }
 }

@@ -54,6 +54,12 @@ pub enum SessionError {
         #[source]
         source: Distrust,
     },
+    /// An `http` address of a coordinator that speaks TLS.
+    #[error("what answers at {address} speaks TLS; connect with https:// and --tls-ca")]
+    WantsTls {
+        /// Where it was looked for.
+        address: String,
+    },
     /// Whoever carries the packets could read the operator token.
     #[error(
         "the operator token would travel to {address} in plain text; use https:// (the coordinator's \
@@ -115,6 +121,7 @@ impl SessionError {
             Self::Address { .. }
             | Self::NoAuthority { .. }
             | Self::Distrust { .. }
+            | Self::WantsTls { .. }
             | Self::TokenInPlainText { .. }
             | Self::Refused { .. }
             | Self::Token

@@ -355,10 +355,24 @@ pub struct Control {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Collective {
+    /// What carries the collectives.
+    pub backend: BackendChoice,
     /// Size of a gradient bucket in MiB.
     pub bucket_mib: u32,
     /// Seconds after which a silent peer ends a collective.
     pub timeout_s: u32,
+}
+
+/// What carries the collectives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BackendChoice {
+    /// NCCL on GPUs, where the program is built with it; else the host's.
+    Auto,
+    /// Host memory and TCP.
+    Host,
+    /// NCCL.
+    Nccl,
 }
 
 /// `[audit]`

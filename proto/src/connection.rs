@@ -12,6 +12,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::client::SessionError;
+use crate::plain;
 use crate::tls::{ClientTls, Distrust, host_name};
 
 /// How long a connection attempt may take.
@@ -54,7 +55,6 @@ impl Destination {
         let endpoint = Endpoint::from_shared(address())
             .map_err(|source| SessionError::Address { address: address(), source })?
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
         let encrypted = endpoint.uri().scheme_str() == Some("https");
@@ -65,10 +65,13 @@ impl Destination {
                 let connect = tower::service_fn(move |uri| handshake(tls.clone(), uri));
                 endpoint.connect_with_connector(connect).await
             }
-            Some(_) | None => endpoint.connect().await,
+            Some(_) | None => {
+                endpoint.connect_with_connector(tower::service_fn(plain::connect)).await
+            }
         };
         connected.map_err(|source| match distrust(&source) {
             Some(source) => SessionError::Distrust { address: address(), source },
+            None if plain::wants_tls(&source) => SessionError::WantsTls { address: address() },
             None => SessionError::Unreachable { address: address(), source },
         })
     }
@@ -88,8 +91,7 @@ async fn handshake(
     tls: ClientTls,
     uri: Uri,
 ) -> std::io::Result<TokioIo<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>> {
-    let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16().unwrap_or(443));
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let (host, port) = (host_of(&uri), uri.port_u16().unwrap_or(443));
     let name = match tls.server_name {
         Some(name) => name,
         None => name_of(host)?,
@@ -97,15 +99,26 @@ async fn handshake(
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
     let mut stream = TlsConnector::from(tls.config).connect(name, stream).await?;
+    let first = first_of(&mut stream).await?;
+    let (incoming, outgoing) = tokio::io::split(stream);
+    let incoming = std::io::Cursor::new(first).chain(incoming);
+    Ok(TokioIo::new(tokio::io::join(incoming, outgoing)))
+}
+
+/// The first bytes that come from the other end.
+pub(crate) async fn first_of(incoming: &mut (impl AsyncRead + Unpin)) -> std::io::Result<Vec<u8>> {
     let mut first = vec![0; 1024];
-    let length = stream.read(&mut first).await?;
+    let length = incoming.read(&mut first).await?;
     if length == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     first.truncate(length);
-    let (incoming, outgoing) = tokio::io::split(stream);
-    let incoming = std::io::Cursor::new(first).chain(incoming);
-    Ok(TokioIo::new(tokio::io::join(incoming, outgoing)))
+    Ok(first)
+}
+
+/// The host in a URI, without the brackets of an IPv6 address.
+pub(crate) fn host_of(uri: &Uri) -> &str {
+    uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
 }
 
 fn name_of(host: &str) -> std::io::Result<ServerName<'static>> {

@@ -1,15 +1,16 @@
 //! What the coordinator says to a worker, and the checks that turn wire messages into it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::border::{Border, Malformed, clip};
+use crate::communicators::CommunicatorIds;
 use crate::config::RunConfig;
 use crate::exit::Exit;
-use crate::ids::{Generation, Rank, Slot, Step, WorkerUid};
+use crate::ids::{Generation, Rank, Slot, Step};
 use crate::limits::{MAX_CONFIG_BYTES, MAX_MEMBERS, MAX_PLAN_STEPS, SECRET_BYTES};
+use crate::members::Members;
 use crate::wire;
 use crate::worker_message::TrainingState;
 
@@ -32,6 +33,8 @@ pub enum CoordinatorMessage {
     Save(Generation),
     /// Leave the world, write the state to a file, and exit with 75.
     Dump(Dump),
+    /// Where the ranks of this world meet.
+    CommunicatorIds(CommunicatorIds),
 }
 
 /// The run, as every worker must see it.
@@ -57,7 +60,7 @@ pub struct World {
     /// Rank of the receiver.
     pub rank: Rank,
     /// Members in rank order.
-    pub members: Vec<Member>,
+    pub members: Members,
     /// Proves membership to the other ranks.
     pub secret: Secret,
     /// Rank whose state everyone starts from.
@@ -66,19 +69,6 @@ pub struct World {
     pub start: TrainingState,
     /// K: optimizer steps of the whole run, at least 1.
     pub total_steps: u64,
-}
-
-/// One rank of a world.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Which process.
-    pub worker: WorkerUid,
-    /// Its slot.
-    pub slot: Slot,
-    /// Where its collectives listen.
-    pub collective_address: SocketAddr,
-    /// Lanes dealt to it.
-    pub lanes: LaneRange,
 }
 
 /// Contiguous lanes, at least one.
@@ -178,6 +168,7 @@ impl TryFrom<wire::CoordinatorMessage> for CoordinatorMessage {
                 Self::Save(Generation(Border("Save").positive("generation", generation)?))
             }
             Kind::Dump(dump) => Self::Dump(dump.try_into()?),
+            Kind::CommunicatorIds(ids) => Self::CommunicatorIds(ids.try_into()?),
             Kind::Dismiss(dismiss) => Self::Dismiss(dismiss.try_into()?),
         })
     }
@@ -194,6 +185,7 @@ impl From<CoordinatorMessage> for wire::CoordinatorMessage {
             CoordinatorMessage::Stop(stop) => Kind::Stop(stop.into()),
             CoordinatorMessage::Save(world) => Kind::Save(wire::Save { generation: world.0 }),
             CoordinatorMessage::Dump(dump) => Kind::Dump(dump.into()),
+            CoordinatorMessage::CommunicatorIds(ids) => Kind::CommunicatorIds(ids.into()),
             CoordinatorMessage::Dismiss(dismiss) => Kind::Dismiss(dismiss.into()),
         };
         Self { kind: Some(kind) }
@@ -241,7 +233,7 @@ impl TryFrom<wire::World> for World {
         const B: Border = Border("World");
         let wire::World { generation, rank, members, secret, state_source, start, total_steps } =
             world;
-        B.some("members", &members, MAX_MEMBERS)?;
+        let members = Members::decode(members)?;
         let size = members.len();
         let rank_within = |field, rank: u32| {
             if (rank as usize) < size {
@@ -257,7 +249,7 @@ impl TryFrom<wire::World> for World {
             generation: Generation(B.positive("generation", generation)?),
             rank: rank_within("rank", rank)?,
             state_source: rank_within("state_source", state_source)?,
-            members: members.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            members,
             secret: Secret(secret),
             start: B.required("start", start)?.try_into()?,
             total_steps: B.positive("total_steps", total_steps)?,
@@ -271,40 +263,11 @@ impl From<World> for wire::World {
         Self {
             generation: generation.0,
             rank: rank.0,
-            members: members.into_iter().map(Into::into).collect(),
+            members: members.encoded(),
             secret: secret.0.to_vec(),
             state_source: state_source.0,
             start: Some(start.into()),
             total_steps,
-        }
-    }
-}
-
-impl TryFrom<wire::Member> for Member {
-    type Error = Malformed;
-
-    fn try_from(member: wire::Member) -> Result<Self, Malformed> {
-        const B: Border = Border("Member");
-        let wire::Member { worker_uid, slot, collective_address, first_lane, lanes } = member;
-        Ok(Self {
-            worker: WorkerUid(B.name("worker_uid", worker_uid)?),
-            slot: Slot(slot),
-            collective_address: B.address("collective_address", &collective_address)?,
-            lanes: LaneRange { first: first_lane, count: B.positive("lanes", lanes)? },
-        })
-    }
-}
-
-impl From<Member> for wire::Member {
-    fn from(member: Member) -> Self {
-        let Member { worker, slot, collective_address, lanes } = member;
-        let LaneRange { first, count } = lanes;
-        Self {
-            worker_uid: worker.0,
-            slot: slot.0,
-            collective_address: collective_address.to_string(),
-            first_lane: first,
-            lanes: count,
         }
     }
 }
@@ -439,8 +402,9 @@ impl From<Dismiss> for wire::Dismiss {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Cursor, Digest};
+    use crate::ids::{Cursor, Digest, WorkerUid};
     use crate::layers::Layers;
+    use crate::members::Member;
 
     #[test]
     fn every_coordinator_message_survives_the_wire() {
@@ -527,12 +491,12 @@ mod tests {
         World {
             generation: Generation(3),
             rank: Rank(0),
-            members: vec![Member {
+            members: Members::from_iter([Member {
                 worker: WorkerUid("w-1".into()),
                 slot: Slot(0),
                 collective_address: "127.0.0.1:5000".parse().unwrap(),
                 lanes: LaneRange { first: 0, count: 8 },
-            }],
+            }]),
             secret: Secret([77; SECRET_BYTES]),
             state_source: Rank(0),
             start: TrainingState { step: Step(4), cursor: Cursor(4), digest: Digest(1) },

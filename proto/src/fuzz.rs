@@ -139,6 +139,10 @@ impl Maker<'_> {
     }
 
     fn field(&mut self, field: &FieldDescriptor, depth: u32) -> Value {
+        if field.full_name() == "lockstep.v1.World.members" {
+            let members = POOL.get_message_by_name("lockstep.v1.Members").expect("it is there");
+            return Value::Bytes(self.message(&members, depth).encode_to_vec().into());
+        }
         if !field.is_list() {
             return self.value(&field.kind(), depth);
         }
@@ -158,7 +162,10 @@ impl Maker<'_> {
             Kind::Uint64 | Kind::Fixed64 => Value::U64(number),
             Kind::Enum(_) => Value::EnumNumber(number.to_le_bytes()[0].into()),
             Kind::String => Value::String(self.text()),
-            Kind::Bytes => Value::Bytes(vec![7; [32, 32, 0, 31][self.below(4)]].into()),
+            Kind::Bytes => {
+                let length = [32, 128, 128, 31][self.below(4)];
+                Value::Bytes(vec![self.below(2).to_le_bytes()[0]; length].into())
+            }
             Kind::Message(descriptor) => Value::Message(self.message(descriptor, depth - 1)),
             Kind::Float
             | Kind::Int32

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! * [`ids`]: newtypes of names and counts;
-//! * [`worker_message`], [`report`], [`coordinator_message`], [`status`], [`run_event`], [`operator`]: the
-//!   messages, as types that are valid once they exist;
+//! * [`worker_message`], [`report`], [`coordinator_message`], [`communicators`], [`members`], [`status`], [`run_event`],
+//!   [`operator`]: the messages, as types that are valid once they exist;
 //! * [`client`], [`server`]: the gRPC services in terms of those types;
 //! * [`connection`], [`tls`]: reaching a coordinator, and who may;
 //! * [`limits`]: how much of anything the wire may carry, and the protocol's version;
@@ -19,6 +19,7 @@
 //! Not here: tensors, files, clocks.
 
 pub mod client;
+pub mod communicators;
 pub mod config;
 pub mod connection;
 pub mod coordinator_message;
@@ -26,6 +27,7 @@ pub mod exit;
 pub mod ids;
 pub mod layers;
 pub mod limits;
+pub mod members;
 pub mod operator;
 pub mod presets;
 pub mod report;
@@ -41,6 +43,7 @@ mod border;
 mod faults;
 #[cfg(test)]
 mod fuzz;
+mod plain;
 mod print;
 mod wire;
 
@@ -49,13 +52,15 @@ pub use client::{
     Credentials, OperatorClient, PlainText, RunEvents, SessionClient, SessionError,
     SessionMessages, SessionSender, StatusClient, Verdict,
 };
+pub use communicators::{Backend, CommunicatorId, CommunicatorIds};
 pub use connection::Destination;
 pub use coordinator_message::{
-    Abort, CoordinatorMessage, Dismiss, Dump, LaneRange, Member, PlanWindow, Secret, StepPlan,
-    Stop, Welcome, World,
+    Abort, CoordinatorMessage, Dismiss, Dump, LaneRange, PlanWindow, Secret, StepPlan, Stop,
+    Welcome, World,
 };
 pub use exit::Exit;
 pub use limits::PROTOCOL_VERSION;
+pub use members::{Member, Members};
 pub use operator::OperatorCommand;
 pub use print::Difference;
 pub use report::{StepReport, StepReports};

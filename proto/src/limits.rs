@@ -2,7 +2,7 @@
 //! only texts for people are clipped.
 
 /// Protocol version of this build; both sides of a session must have the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Largest encoded message, in bytes. A world of [`MAX_MEMBERS`] takes about a tenth of it.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -33,6 +33,9 @@ pub const MAX_EVENTS: usize = 256;
 
 /// Length of a generation's secret, in bytes.
 pub const SECRET_BYTES: usize = 32;
+
+/// Length of a communicator's id, in bytes: that of NCCL.
+pub const COMMUNICATOR_ID_BYTES: usize = 128;
 
 /// Calls that one connection may have open: a worker has one, `coordinator status --watch` two.
 pub const MAX_STREAMS: u32 = 16;

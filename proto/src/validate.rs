@@ -183,6 +183,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("control.digest_every", Whole(0, MAX_STEPS), "the number of steps between comparisons of all ranks' digests; at 0 only at checkpoints"),
     key("control.max_skipped_steps", Whole(1, 1_000_000), "the number of steps skipped in a row, because something was not finite, at which the run fails"),
 
+    key("collective.backend", Choice(&["auto", "host", "nccl"]), "what carries the collectives: `host` memory and TCP, or `nccl`; `auto` takes NCCL on GPUs, where the program is built with it"),
     key("collective.bucket_mib", Whole(1, 1024), "the size of a gradient bucket, in MiB"),
     key("collective.timeout_s", Whole(1, 3600), "the silence of a peer that ends a collective, in seconds"),
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::border::{Border, Malformed, clip};
+use crate::communicators::{Backend, CommunicatorIds};
 use crate::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
 use crate::report::StepReports;
 use crate::wire;
@@ -26,6 +27,8 @@ pub enum WorkerMessage {
     CheckpointWritten(CheckpointWritten),
     /// The worker ends by its own will.
     Goodbye(Goodbye),
+    /// Where the ranks of its world, whose rank 0 it is, meet.
+    CommunicatorIds(CommunicatorIds),
 }
 
 /// Who is calling, and with what.
@@ -84,6 +87,8 @@ pub struct Enlist {
     pub state: Option<TrainingState>,
     /// Newest world that it was given, and has left; 0: none.
     pub ended: Generation,
+    /// What carries its collectives.
+    pub backend: Backend,
 }
 
 /// A point in training, named.
@@ -186,6 +191,7 @@ impl TryFrom<wire::WorkerMessage> for WorkerMessage {
             Kind::WorldEnded(ended) => Self::WorldEnded(ended.try_into()?),
             Kind::CheckpointWritten(written) => Self::CheckpointWritten(written.try_into()?),
             Kind::Goodbye(goodbye) => Self::Goodbye(goodbye.into()),
+            Kind::CommunicatorIds(ids) => Self::CommunicatorIds(ids.try_into()?),
         })
     }
 }
@@ -201,6 +207,7 @@ impl From<WorkerMessage> for wire::WorkerMessage {
             WorkerMessage::WorldEnded(ended) => Kind::WorldEnded(ended.into()),
             WorkerMessage::CheckpointWritten(written) => Kind::CheckpointWritten(written.into()),
             WorkerMessage::Goodbye(goodbye) => Kind::Goodbye(goodbye.into()),
+            WorkerMessage::CommunicatorIds(ids) => Kind::CommunicatorIds(ids.into()),
         };
         Self { kind: Some(kind) }
     }
@@ -295,23 +302,27 @@ impl TryFrom<wire::Enlist> for Enlist {
     type Error = Malformed;
 
     fn try_from(enlist: wire::Enlist) -> Result<Self, Malformed> {
-        let wire::Enlist { collective_address, state, ended } = enlist;
+        const B: Border = Border("Enlist");
+        let wire::Enlist { collective_address, state, ended, backend, backend_version } = enlist;
         Ok(Self {
-            collective_address: Border("Enlist")
-                .address("collective_address", &collective_address)?,
+            collective_address: B.address("collective_address", &collective_address)?,
             state: state.map(TryInto::try_into).transpose()?,
             ended: Generation(ended),
+            backend: Backend::from_wire(B, (backend, backend_version))?,
         })
     }
 }
 
 impl From<Enlist> for wire::Enlist {
     fn from(enlist: Enlist) -> Self {
-        let Enlist { collective_address, state, ended } = enlist;
+        let Enlist { collective_address, state, ended, backend } = enlist;
+        let (backend, backend_version) = backend.to_wire();
         Self {
             collective_address: collective_address.to_string(),
             state: state.map(Into::into),
             ended: ended.0,
+            backend,
+            backend_version,
         }
     }
 }
@@ -462,6 +473,7 @@ mod tests {
                 collective_address: "10.0.0.1:4000".parse().unwrap(),
                 state: Some(state),
                 ended: Generation(4),
+                backend: Backend::Nccl { version: 22_907 },
             }),
             heartbeat(None),
             heartbeat(Some(Activity::Joining)),

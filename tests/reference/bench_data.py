@@ -236,27 +236,32 @@ class Peer:
         self.process.wait()
 
 
-def lockstep(worker, folder, threads=1, processes=1):
+def lockstep(worker, folder, *options, threads=1, processes=1):
     """What `worker bench data` found, in as many processes at once."""
     command = [worker, "bench", "data", "--json", "--images", str(folder), f"--size={SIZE}", f"--threads={threads}",
-               f"--rounds={OUR_ROUNDS}"]
+               f"--rounds={OUR_ROUNDS}", *options]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     found = [json.loads(process.communicate()[0]) for process in running]
     assert all(process.returncode == 0 for process in running)
     return found
 
 
-def measure(args, folder):
+def measure(args, folder, cache):
     """Images/s by peer and images/s of Lockstep by way of running; one entry per round."""
     peers = {name: Peer(name, folder) for name in PEERS if args.only in name}
     peers = {name: peer for name, peer in peers.items() if peer.ready}
-    rates, ours = {name: [] for name in peers}, {"core": [], "wall": [], "threads": [], "processes": [], "entropy": []}
+    rates, ours = {name: [] for name in peers}, {"core": [], "wall": [], "threads": [], "processes": [], "entropy": [],
+                                                  "cached": [], "cached_share": [], "cached_to_shards": []}
     for done in range(args.rounds):
         print(f"round {done + 1} of {args.rounds}", file=sys.stderr)
         for name, peer in peers.items():
             rates[name].append(peer.turn())
         [one] = lockstep(args.worker, folder)
+        [cached] = lockstep(args.worker, folder, f"--coefficient-cache={cache}")
         [threads] = lockstep(args.worker, folder, threads=2)
+        ours["cached"].append(cached["images_per_second_per_core"])
+        ours["cached_share"].append(cached["cache"]["share"])
+        ours["cached_to_shards"].append(cached["cache"]["bytes_to_shards"])
         ours["core"].append(one["images_per_second_per_core"])
         ours["entropy"].append(one["entropy_microseconds"])
         ours["wall"].append(one["images_per_second"])
@@ -274,12 +279,13 @@ def report(args, rates, ours):
         print(json.dumps({"peers": middle, "lockstep": found, "rounds": args.rounds}, indent=2))
         return
     print(f"two views of {SIZE} px, one thread, median of {args.rounds} rounds (and their range)")
-    rows = [*rates.items(), ("Lockstep", ours["core"])]
+    rows = [*rates.items(), ("Lockstep", ours["core"]), ("Lockstep, from its coefficient cache", ours["cached"])]
     for name, values in sorted(rows, key=lambda row: statistics.median(row[1])):
         rate = statistics.median(values)
-        ratio = f"{found['core'] / rate:6.2f}x" if name in rates else ""
-        print(f"  {name:<34} {rate:7.1f} images/s per core ({min(values):.1f} to {max(values):.1f})  {ratio}")
+        ratio = f"{found['core'] / rate:6.2f}x, {found['cached'] / rate:.2f}x cached" if name in rates else ""
+        print(f"  {name:<36} {rate:7.1f} images/s per core ({min(values):.1f} to {max(values):.1f})  {ratio}")
     print(f"  Lockstep's entropy decoding alone: {found['entropy']:.0f} µs an image")
+    print(f"  its cache had {found['cached_share']:.0%} of the images, in {found['cached_to_shards']:.2f} times the bytes")
     print(f"by the clock: one thread {found['wall']:.0f} images/s, two {found['threads']:.0f} "
           f"({found['threads'] / found['wall']:.2f}x), two processes {found['processes']:.0f} "
           f"({found['processes'] / found['wall']:.2f}x)")
@@ -297,11 +303,11 @@ def main():
     if args.peer:
         serve(args.peer, args.images)
         return
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as cache:
         folder = args.images or Path(made)
         if not args.images:
             subprocess.run([args.worker, "bench", "data", "--make", made], check=True)
-        report(args, *measure(args, folder))
+        report(args, *measure(args, folder, cache))
 
 
 if __name__ == "__main__":

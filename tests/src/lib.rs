@@ -1,5 +1,7 @@
 //! System tests: real processes on loopback, judged by their exit codes, words and files.
 //!
+//! Runs with `collective.backend=nccl` use the fake library of `tests/fake-nccl`, on host memory.
+//!
 //! The programs are those that `cargo build --bins` leaves beside the test executables; `make test` runs
 //! it first. Every test has a folder of its own, and ends only processes that it started.
 
@@ -102,6 +104,7 @@ impl Scene {
         let out = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         let child = Command::new(program_path(program))
             .args(arguments)
+            .env("LOCKSTEP_NCCL_LIBRARY", beside("deps/libnccl.so"))
             .envs(environment.iter().copied())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -230,14 +233,19 @@ fn poll(name: &str, log: &Path, mut condition: impl FnMut() -> bool) {
 }
 
 fn program_path(program: &str) -> PathBuf {
+    let path = beside(program);
+    assert!(path.exists(), "{} is missing: run `cargo build --bins` first", path.display());
+    path
+}
+
+/// A path in the folder of the programs.
+fn beside(name: &str) -> PathBuf {
     let executable = std::env::current_exe().expect("a test executable");
     // target/PROFILE/deps/test, or a program in target/PROFILE.
     let folder = executable.parent().expect("it lies in a folder");
     let profile =
         if folder.ends_with("deps") { folder.parent().expect("a profile") } else { folder };
-    let path = profile.join(program);
-    assert!(path.exists(), "{} is missing: run `cargo build --bins` first", path.display());
-    path
+    profile.join(name)
 }
 
 /// `per_class` images of 12×12 in four class folders; what they show depends on class and number only.

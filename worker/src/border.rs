@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lockstep_collective::AbortHandle;
 use lockstep_proto::ids::{Generation, Step};
 use lockstep_proto::{
-    Activity, Dump, Heartbeat, Membership, PlanWindow, TrainingState, Welcome, WorkerMessage, World,
+    Activity, CommunicatorIds, Dump, Heartbeat, Membership, PlanWindow, TrainingState, Welcome,
+    WorkerMessage, World,
 };
 use tokio::sync::mpsc::{self, error::TrySendError};
 
@@ -23,6 +24,8 @@ pub(crate) enum Order {
     Welcomed(Box<Welcome>),
     /// Train in this world; `AbortHandle` ends its collectives.
     Train(Box<World>, AbortHandle),
+    /// Where the ranks of its world meet.
+    Communicators(Box<CommunicatorIds>),
     /// More steps may be run.
     Plan(PlanWindow),
     /// Write a checkpoint at the next step edge of the world of this generation.

@@ -9,7 +9,10 @@ use lockstep_service::telemetry::LogFormat;
 use lockstep_service::tls_args::ClientTlsArgs;
 
 use crate::commands;
-use crate::data_set::StoreArgs;
+use crate::data_set::{CacheArgs, StoreArgs};
+
+/// Processes that one supervisor takes on: more than any machine has GPUs.
+const MAX_PROCESSES: i64 = 256;
 
 /// Trains image encoders with BYOL as one rank of a distributed run, and does what belongs around it.
 #[derive(Debug, Parser)]
@@ -30,6 +33,10 @@ pub struct Cli {
     /// How training data are read that lie in an object store. Not in `train` either.
     #[command(flatten)]
     pub store: StoreArgs,
+
+    /// What is kept of them. Not in `train` either.
+    #[command(flatten)]
+    pub cache: CacheArgs,
 
     /// Form of the log on standard error; `RUST_LOG` chooses what is logged.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
@@ -76,7 +83,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub checkpoints: Option<PathBuf>,
 
-    /// Threads of the engine; 0: as many as there are cores.
+    /// Supervise so many workers on this machine, one per GPU, each with these arguments, instead of being one: say when
+    /// one ends, and start it again where that helps.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MAX_PROCESSES))]
+    pub procs_per_node: Option<u32>,
+
+    /// Threads of the engine; 0: as many as there are cores, divided by `--procs-per-node`.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub threads: usize,
 
@@ -88,8 +100,9 @@ pub struct TrainArgs {
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
 
-    /// Stable index of this worker in its job, for example a Kubernetes completion index.
-    #[arg(long, env = "JOB_COMPLETION_INDEX", value_name = "N")]
+    /// Stable index of this worker in its job; with `--procs-per-node`, that of the first one on this machine. Default: as
+    /// `torchrun`, Slurm or Kubernetes say in the environment, or else what the coordinator gives.
+    #[arg(long, value_name = "N")]
     pub slot: Option<u32>,
 
     /// The run this worker belongs to; refused by a coordinator of another one. Default: any.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use lockstep_data::{DataFiles, Dataset, Folder};
+use lockstep_data::{CacheConfig, DataFiles, Dataset, Folder};
 use lockstep_store::{Reads, StoreConfig, StoreFiles, is_url};
 
 use crate::commands::Misuse;
@@ -28,6 +28,28 @@ pub struct StoreArgs {
     /// Whole shards through the cache, or single samples without it: a quicker start, more requests.
     #[arg(long, value_enum, default_value_t = DataReads::Whole)]
     data_reads: DataReads,
+}
+
+/// Whether coefficients of training images are kept on the local disk, for the second and later data epochs.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Cache of decoded coefficients")]
+pub struct CacheArgs {
+    /// Folder on a local disk that they are kept in; workers of a host share it. Without it none are.
+    #[arg(long, value_name = "DIR", env = "LOCKSTEP_COEFFICIENT_CACHE")]
+    coefficient_cache: Option<PathBuf>,
+
+    /// What that folder may hold, in GiB; a data set takes about twice the bytes of its JPEGs.
+    #[arg(long, value_name = "GIB", default_value = "300", value_parser = gib)]
+    coefficient_cache_gib: u64,
+}
+
+impl CacheArgs {
+    /// Lets loaders of this data set use the cache, if there is one.
+    pub(crate) fn apply(&self, dataset: &mut Dataset) -> anyhow::Result<()> {
+        let Some(folder) = self.coefficient_cache.clone() else { return Ok(()) };
+        let config = CacheConfig { folder, bound: self.coefficient_cache_gib };
+        dataset.cache_coefficients(&config).context("open --coefficient-cache")
+    }
 }
 
 /// [`Reads`] as an argument.
@@ -89,23 +111,31 @@ mod tests {
     struct Command {
         #[command(flatten)]
         store: StoreArgs,
+        #[command(flatten)]
+        cache: CacheArgs,
     }
 
     impl Default for StoreArgs {
         fn default() -> Self {
-            parse(&[])
+            parse(&[]).store
+        }
+    }
+
+    impl Default for CacheArgs {
+        fn default() -> Self {
+            parse(&[]).cache
         }
     }
 
     /// The arguments of a command line.
-    fn parse(line: &[&str]) -> StoreArgs {
-        Command::parse_from(std::iter::once("command").chain(line.iter().copied())).store
+    fn parse(line: &[&str]) -> Command {
+        Command::parse_from(std::iter::once("command").chain(line.iter().copied()))
     }
 
     #[test]
     fn the_size_of_the_cache_is_given_in_gib_with_fractions() {
         assert_eq!(StoreArgs::default().data_cache_gib, 50 << 30);
-        assert_eq!(parse(&["--data-cache-gib", "0.5"]).data_cache_gib, 1 << 29);
+        assert_eq!(parse(&["--data-cache-gib", "0.5"]).store.data_cache_gib, 1 << 29);
         assert!(
             gib("0").is_err() && gib("-1").is_err() && gib("NaN").is_err() && gib("a").is_err()
         );
@@ -114,10 +144,28 @@ mod tests {
     #[test]
     fn a_folder_needs_no_cache_and_a_url_that_is_no_store_is_a_fault_of_input() {
         let packed = crate::testing::packed(12, crate::testing::Color::Red);
-        let args = parse(&["--data-cache", "/proc/nowhere"]);
+        let args = parse(&["--data-cache", "/proc/nowhere"]).store;
         assert_eq!(args.open(&packed.path()).unwrap().manifest().samples(), 12);
         let error = args.open(Path::new("ftp://host/set")).unwrap_err();
         assert!(error.to_string().contains("expected s3://"), "{error}");
         assert!(crate::commands::is_fault_of_input(&error));
+    }
+
+    #[test]
+    fn coefficients_are_kept_where_a_folder_is_named() {
+        let packed = crate::testing::packed(12, crate::testing::Color::Red);
+        let folder = tempfile::tempdir().unwrap();
+        let mut dataset = packed.open();
+        CacheArgs::default().apply(&mut dataset).unwrap();
+        let place = folder.path().to_str().unwrap();
+        let args = ["--coefficient-cache", place, "--coefficient-cache-gib", "0.5"];
+        assert_eq!(parse(&args).cache.coefficient_cache_gib, 1 << 29);
+        parse(&args).cache.apply(&mut dataset).unwrap();
+        let names = std::fs::read_dir(place).unwrap().map(|entry| entry.unwrap().file_name());
+        let names: Vec<_> = names.filter_map(|name| name.into_string().ok()).collect();
+        assert!(names.iter().any(|name| name.ends_with(".coefficients")), "{names:?}");
+        let error = parse(&["--coefficient-cache", "/proc/nowhere"]).cache.apply(&mut dataset);
+        let error = format!("{:#}", error.unwrap_err());
+        assert!(error.starts_with("open --coefficient-cache: cannot create folder"), "{error}");
     }
 }

@@ -1,11 +1,12 @@
 //! How worlds end, and what makes a trainer give up.
 
-use lockstep_collective::CollectiveError;
+use lockstep_collective::{CollectiveError, Recovery};
 use lockstep_data::DataError;
 use lockstep_proto::ids::Rank;
 use lockstep_proto::{Dump, WorldEnd};
 
 use crate::checkpoint::CheckpointError;
+use crate::commands::Misuse;
 
 /// Why the trainer gave up.
 #[derive(Debug, thiserror::Error)]
@@ -15,10 +16,12 @@ pub(crate) enum TrainerError {
     #[error("the coordinator's configuration changed during the run: {0}; start the worker again")]
     ConfigChanged(String),
     #[error(
-        "a world of several ranks needs collectives between GPUs, which this version does not have; \
-         start the workers with --device cpu, or train in a world of one"
+        "a world of several ranks on GPUs needs NCCL; build the worker with `--features worker/nccl` and leave \
+         `collective.backend` at `auto`, or start the workers with --device cpu"
     )]
-    NoGpuCollectives,
+    HostOnGpus,
+    #[error("cannot take part in this run")]
+    Unusable(#[from] Misuse),
     #[error("cannot read training data")]
     Data(#[from] DataError),
 }
@@ -56,6 +59,14 @@ pub(crate) enum Ended {
 }
 
 impl Ended {
+    /// Whether the device is in no state to go on with: only another process can have it afresh.
+    pub(crate) fn spoils_the_process(&self) -> bool {
+        let (Self::NotFormed(JoinError::Collective(error)) | Self::Failed(error)) = self else {
+            return false;
+        };
+        error.recovery() == Recovery::Restart
+    }
+
     /// Reason, detail and culprit as the coordinator hears them; `None` when it is not told, because
     /// this process ends.
     pub(crate) fn for_the_coordinator(self) -> Option<(WorldEnd, String, Option<Rank>)> {

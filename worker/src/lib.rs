@@ -6,9 +6,11 @@
 //!                                        lockstep_data::Loader   lockstep_collective, through world.rs
 //! ```
 //!
-//! * [`cli`]: arguments; [`run()`]: one worker from start to end;
-//! * `trainer.rs`: the one loop of this process; `world.rs`, `held.rs`: forming a world and agreeing on a state;
-//!   `one_step.rs`: a batch; `watched.rs`: what heartbeats tell of the collectives;
+//! * [`cli`]: arguments; [`run()`]: one worker from start to end; `place.rs`: which one of its job it is;
+//!   `supervisor.rs`: several on one machine;
+//! * `trainer.rs`: the one loop of this process; `world.rs`, `backend.rs`, `held.rs`: forming a world and agreeing on a
+//!   state;
+//!   `told.rs`: what it hears of its world; `one_step.rs`: a batch; `watched.rs`: what heartbeats tell of the collectives;
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
 //!   `applied_log.rs`: what every step consumed;
 //!   `tensor_file.rs`: the format of both;
@@ -30,6 +32,7 @@ pub mod report;
 mod applied_log;
 mod archive;
 mod audit;
+mod backend;
 mod bitmap;
 mod border;
 mod data_set;
@@ -42,11 +45,15 @@ mod meters;
 mod odd_samples;
 mod one_step;
 mod online_knn;
+mod place;
 mod run;
 mod session;
+mod signals;
+mod supervisor;
 mod tensor_file;
 #[cfg(test)]
 mod testing;
+mod told;
 mod trainer;
 mod view_pair;
 mod watched;

@@ -36,7 +36,9 @@ fn main() -> ExitCode {
         (Some(Command::Import(args)), _) => import::run(args),
         (Some(Command::Report(args)), _) => report::run(args),
         (Some(Command::Bench(args)), _) => bench::run(args),
-        (None, Some(args)) => return conclude(worker::run(args, &cli.tls, &cli.store, &meters)),
+        (None, Some(args)) => {
+            return conclude(worker::run(args, &cli.tls, (&cli.store, &cli.cache), &meters));
+        }
         (None, None) => unreachable!("without a command, clap insists on what training needs"),
     };
     done.unwrap_or_else(|error| {

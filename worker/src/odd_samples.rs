@@ -15,6 +15,13 @@ pub(crate) fn warn_of_replaced(batch: &LoadedBatch) {
     }
 }
 
+/// What happened to the coefficient cache.
+pub(crate) fn warn_of_cache(batch: &LoadedBatch) {
+    for event in &batch.cache_events {
+        tracing::warn!(%event, "coefficient cache");
+    }
+}
+
 /// This rank's samples of a step that was not finite.
 pub(crate) fn warn_of_skipped(step: Step, batch: &LoadedBatch) {
     let samples: Vec<u64> = batch.sample_ids.iter().map(|id| id.0).collect();

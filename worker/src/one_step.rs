@@ -145,6 +145,7 @@ impl Trainer {
         let Used { batch, report, applied, digest, data_wait, arrival_wait } = used;
         let (step, cursor) = (self.held.step, self.held.cursor);
         odd_samples::warn_of_replaced(batch);
+        odd_samples::warn_of_cache(batch);
         if !applied {
             odd_samples::warn_of_skipped(plan.step, batch);
         }

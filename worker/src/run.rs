@@ -18,13 +18,15 @@ use crate::applied_log::AppliedLog;
 use crate::border::border;
 use crate::cli::TrainArgs;
 use crate::commands::is_fault_of_input;
-use crate::data_set::StoreArgs;
+use crate::data_set::{CacheArgs, StoreArgs};
 use crate::meters::Meters;
+use crate::place::{Place, first_slot};
 use crate::session::{self, SessionFailure, Target};
+use crate::supervisor::{self, child};
 use crate::trainer::{self, Equipment};
 use crate::{device, engine};
 
-/// Takes part in a run until it is over.
+/// Takes part in a run until it is over, or supervises those who do.
 ///
 /// # Errors
 ///
@@ -32,23 +34,39 @@ use crate::{device, engine};
 pub fn run(
     args: &TrainArgs,
     tls: &ClientTlsArgs,
-    store: &StoreArgs,
+    (store, cache): (&StoreArgs, &CacheArgs),
     meters: &Arc<Meters>,
 ) -> Result<Exit, Failure> {
+    let variable = |name: &str| std::env::var(name).ok();
+    if let Some(processes) = args.procs_per_node.filter(|_| !child::is_supervised()) {
+        let first = args.slot.map(ids::Slot).map_or_else(|| first_slot(&variable, processes), Ok);
+        return Ok(supervisor::run(processes, first.map_err(Failure::config)?)?);
+    }
     let coordinator = tls.destination(&args.coordinator).map_err(Failure::config)?;
-    let dataset = store.open(&args.data);
-    let ended = dataset.and_then(|dataset| take_part(args, coordinator, dataset, meters));
+    let place = Place::find(&variable).map_err(Failure::config)?;
+    let args = if child::is_supervised() {
+        child::die_with_supervisor()?;
+        args.of_process(place).map_err(Failure::config)?
+    } else {
+        TrainArgs { slot: args.slot.or(place.slot.map(|slot| slot.0)), ..args.clone() }
+    };
+    let dataset = store.open(&args.data).and_then(|mut dataset| {
+        cache.apply(&mut dataset)?;
+        Ok(dataset)
+    });
+    let ended =
+        dataset.and_then(|dataset| take_part((&args, place.local), coordinator, dataset, meters));
     ended.map_err(|error| Failure { exit: exit_for(&error), error })
 }
 
 fn take_part(
-    args: &TrainArgs,
+    (args, local): (&TrainArgs, u32),
     coordinator: Destination,
     dataset: Dataset,
     meters: &Arc<Meters>,
 ) -> anyhow::Result<Exit> {
     let dataset = Arc::new(dataset);
-    let device = device::choose(&args.device, 0)?;
+    let device = device::choose(&args.device, local)?;
     set_threads(args.threads)?;
     let listener = HostListener::bind(args.collective_bind)?;
     let applied_log =

@@ -15,10 +15,10 @@ use lockstep_proto::{
     CoordinatorMessage, Destination, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
     SessionMessages, SessionSender, Verdict, Welcome, WorkerMessage,
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::border::{Order, SessionEnd, Shared, WORDS};
+use crate::signals::Signals;
 
 /// First pause between two attempts to connect; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -216,7 +216,13 @@ impl Session {
 
     /// Keeps what must reach the coordinator even if this stream breaks.
     fn keep(&mut self, word: &WorkerMessage) {
-        if !matches!(word, WorkerMessage::Reports(_) | WorkerMessage::CheckpointWritten(_)) {
+        let must_reach = matches!(
+            word,
+            WorkerMessage::Reports(_)
+                | WorkerMessage::CheckpointWritten(_)
+                | WorkerMessage::CommunicatorIds(_)
+        );
+        if !must_reach {
             return;
         }
         if self.reported.len() == WORDS {
@@ -233,6 +239,9 @@ impl Session {
                 self.abort = Some((world.generation, abort.clone()));
                 self.reported.clear();
                 self.order(Order::Train(Box::new(world), abort)).await;
+            }
+            CoordinatorMessage::CommunicatorIds(ids) => {
+                self.order(Order::Communicators(Box::new(ids))).await;
             }
             CoordinatorMessage::Plan(window) => self.order(Order::Plan(window)).await,
             CoordinatorMessage::Abort(abort) => {
@@ -316,28 +325,5 @@ fn ended(error: SessionError) -> Served {
     match error.verdict() {
         Verdict::GiveUp => Served::Refused(error),
         Verdict::Retry => Served::Broken(error),
-    }
-}
-
-/// SIGINT and SIGTERM.
-struct Signals {
-    interrupt: tokio::signal::unix::Signal,
-    terminate: tokio::signal::unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Self {
-        let listen = |kind| signal(kind).expect("the runtime listens to signals");
-        Self {
-            interrupt: listen(SignalKind::interrupt()),
-            terminate: listen(SignalKind::terminate()),
-        }
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
     }
 }

@@ -9,13 +9,12 @@
 //! A world ends when the run is complete, when the ranks agree to stop, or when a collective fails. In
 //! every case the state stays: it is that of the last applied step.
 
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockstep_collective::{AbortHandle, HostListener};
+use lockstep_collective::{AbortHandle, CollectiveError, HostListener};
 use lockstep_data::{DataError, Dataset, Loader, LoaderConfig, Order as SampleOrder};
 use lockstep_nn::Communicators;
 use lockstep_proto::config::RunConfig;
@@ -28,12 +27,15 @@ use tch::Device;
 
 use crate::applied_log::AppliedLog;
 use crate::archive::Archive;
+use crate::backend::Backend;
 use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Meta, Snapshot};
+use crate::commands::Misuse;
 use crate::ending::{Ended, JoinError, StepError, TrainerError};
 use crate::held::Held;
 use crate::meters::Meters;
 use crate::one_step::Edge;
+use crate::told::{Told, unless_it_ends};
 use crate::{engine, world};
 
 /// Pause between two attempts to save the last state of a world.
@@ -61,6 +63,7 @@ pub(crate) struct Trainer {
     pub(crate) config: RunConfig,
     pub(crate) held: Held,
     pub(crate) archive: Archive,
+    backend: Backend,
     /// The newest world that this worker was given.
     world: Generation,
 }
@@ -72,7 +75,11 @@ pub(crate) fn run(equipment: Equipment, mut end: TrainerEnd) -> Result<(), Train
         match order {
             Order::Welcomed(welcome) => return Trainer::new(equipment, end, *welcome)?.run(),
             Order::Quit | Order::Dump(_) => break,
-            Order::Train(..) | Order::Plan(_) | Order::Save(_) | Order::Abort(..) => {}
+            Order::Train(..)
+            | Order::Communicators(_)
+            | Order::Plan(_)
+            | Order::Save(_)
+            | Order::Abort(..) => {}
         }
     }
     Ok(())
@@ -83,9 +90,11 @@ impl Trainer {
     fn new(equipment: Equipment, end: TrainerEnd, welcome: Welcome) -> Result<Self, TrainerError> {
         let Welcome { run_id, config, .. } = welcome;
         let Equipment { dataset, checkpoints, device, .. } = &equipment;
+        let backend = Backend::open(config.collective.backend, *device)?;
         let held = Held::load((&run_id, &config), dataset, checkpoints.as_deref(), *device)?;
         let archive = Archive::new(checkpoints.clone(), &config.checkpoint);
-        Ok(Self { equipment, end, run_id, config, held, archive, world: Generation(0) })
+        let world = Generation(0);
+        Ok(Self { equipment, end, run_id, config, held, archive, backend, world })
     }
 
     /// The loop.
@@ -111,7 +120,8 @@ impl Trainer {
                     self.dump(&dump);
                     break;
                 }
-                Order::Plan(_) | Order::Save(_) | Order::Abort(..) => {} // of a world that is over
+                // Of a world that is over.
+                Order::Communicators(_) | Order::Plan(_) | Order::Save(_) | Order::Abort(..) => {}
             }
         }
         self.archive.finish(&self.end)?;
@@ -123,16 +133,17 @@ impl Trainer {
         let generation = world.generation;
         let _span =
             tracing::info_span!("world", generation = generation.0, rank = world.rank.0).entered();
-        let mut comm = match self.join(world, abort)? {
+        let mut told = Told::default();
+        let mut comm = match self.join(world, abort, &mut told)? {
             Ok(comm) => comm,
-            Err(error) => return Ok(Ended::NotFormed(error)),
+            Err(ended) => return Ok(ended),
         };
         self.end.shared.prove(self.held.state());
-        tracing::info!(ranks = world.members.len(), step = self.held.step.0, "world formed");
+        let (ranks, backend) = (world.members.len(), self.backend.name());
+        tracing::info!(ranks, %backend, step = self.held.step.0, "world formed");
         let mut loader = self.start_loader(world)?;
-        let mut plans = VecDeque::new();
         while self.held.step.0 < world.total_steps {
-            let plan = match self.next_plan(world, &mut plans) {
+            let plan = match self.next_plan(world, &mut told) {
                 Ok(plan) => plan,
                 Err(ended) => return Ok(ended),
             };
@@ -159,19 +170,50 @@ impl Trainer {
         &mut self,
         world: &World,
         abort: &AbortHandle,
-    ) -> Result<Result<Communicators, JoinError>, TrainerError> {
-        if self.equipment.device.is_cuda() && world.members.len() > 1 {
-            return Err(TrainerError::NoGpuCollectives);
+        told: &mut Told,
+    ) -> Result<Result<Communicators, Ended>, TrainerError> {
+        let on_gpu = self.equipment.device.is_cuda();
+        if on_gpu && matches!(self.backend, Backend::Host) && world.members.len() > 1 {
+            return Err(TrainerError::HostOnGpus);
         }
+        let comm = match self.connect(world, abort, told) {
+            Ok(comm) => comm,
+            Err(Ended::NotFormed(JoinError::Collective(CollectiveError::Unusable(why)))) => {
+                return Err(Misuse(why).into());
+            }
+            Err(ended) => return Ok(Err(ended)),
+        };
+        let mut comm = self.end.shared.watch.over(comm);
+        Ok(match self.held.adopt(world, &mut comm) {
+            Ok(odd) if odd.is_empty() => Ok(comm),
+            Ok(odd) => Err(Ended::NotFormed(JoinError::StateDiffers(odd))),
+            Err(error) => Err(Ended::NotFormed(error.into())),
+        })
+    }
+
+    fn connect(
+        &mut self,
+        world: &World,
+        abort: &AbortHandle,
+        told: &mut Told,
+    ) -> Result<Communicators, Ended> {
+        let not_formed = |error: CollectiveError| Ended::NotFormed(error.into());
+        let Equipment { device, listener, .. } = &self.equipment;
         let timeout = Duration::from_secs(self.config.collective.timeout_s.into());
-        let listener = &self.equipment.listener;
-        let watch = &self.end.shared.watch;
-        let connected = world::connect(listener, &self.run_id, world, abort, timeout);
-        Ok(connected.map_err(JoinError::from).and_then(|comm| {
-            let mut comm = watch.over(comm);
-            let odd = self.held.adopt(world, &mut comm)?;
-            if odd.is_empty() { Ok(comm) } else { Err(JoinError::StateDiffers(odd)) }
-        }))
+        match &self.backend {
+            Backend::Nccl(nccl) if world.members.len() > 1 => {
+                if world.rank == Rank(0) {
+                    let ids = nccl.make_ids(world.generation).map_err(not_formed)?;
+                    self.end.say(WorkerMessage::CommunicatorIds(ids));
+                }
+                let ids = told.communicators(&mut self.end, world.generation)?;
+                nccl.connect((world, &ids), *device, abort, timeout)
+            }
+            Backend::Nccl(_) | Backend::Host => {
+                world::connect(listener, &self.run_id, world, abort, timeout)
+            }
+        }
+        .map_err(not_formed)
     }
 
     fn start_loader(&self, world: &World) -> Result<Loader, DataError> {
@@ -193,41 +235,37 @@ impl Trainer {
     }
 
     /// The plan of the present step; waits for the coordinator only when no window is left.
-    fn next_plan(
-        &mut self,
-        world: &World,
-        plans: &mut VecDeque<StepPlan>,
-    ) -> Result<StepPlan, Ended> {
+    fn next_plan(&mut self, world: &World, told: &mut Told) -> Result<StepPlan, Ended> {
         let generation = world.generation;
         loop {
+            let Told { plans, early } = told;
             while plans.front().is_some_and(|plan| plan.step < self.held.step) {
                 plans.pop_front();
             }
-            let order = match plans.front() {
-                Some(plan) => match self.end.orders.try_recv() {
+            let order = match (early.pop_front(), plans.front()) {
+                (Some(order), _) => order,
+                (None, Some(plan)) => match self.end.orders.try_recv() {
                     Ok(order) => order,
                     Err(_) => return Ok(*plan),
                 },
-                None => self.wait_for_order(),
+                (None, None) => self.wait_for_order(),
             };
-            match order {
+            match unless_it_ends(generation, order)? {
                 Order::Plan(window) if window.generation == generation => {
                     // It may begin with steps that were planned before.
                     let known = plans.back().map(|plan| plan.step);
                     plans.extend(window.steps.into_iter().filter(|plan| Some(plan.step) > known));
                 }
                 Order::Save(wanted) if wanted == generation => self.save(world),
-                Order::Abort(aborted, reason) if aborted == generation => {
-                    return Err(Ended::Aborted(reason));
-                }
-                Order::Welcomed(_) => {
-                    return Err(Ended::Aborted(
-                        "the coordinator goes on without this world".into(),
-                    ));
-                }
-                Order::Dump(dump) => return Err(Ended::Odd(dump)),
-                Order::Quit => return Err(Ended::Quit),
-                Order::Plan(_) | Order::Save(_) | Order::Abort(..) | Order::Train(..) => {}
+                // Of another world, or heard before.
+                Order::Plan(_)
+                | Order::Save(_)
+                | Order::Abort(..)
+                | Order::Communicators(_)
+                | Order::Train(..)
+                | Order::Welcomed(_)
+                | Order::Dump(_)
+                | Order::Quit => {}
             }
         }
     }
@@ -307,6 +345,7 @@ impl Trainer {
             collective_address: self.equipment.advertised,
             state: self.held.to_enlist(),
             ended: self.world,
+            backend: self.backend.name(),
         }));
     }
 
@@ -315,11 +354,13 @@ impl Trainer {
         if let Ended::Odd(dump) = &ended {
             self.dump(dump);
         }
+        let spoiled = ended.spoils_the_process();
         let Some((reason, detail, culprit)) = ended.for_the_coordinator() else { return true };
         tracing::info!(?reason, detail, step = self.held.step.0, "world ended");
         self.end.say(WorkerMessage::WorldEnded(WorldEnded { generation, reason, detail, culprit }));
-        if self.end.shared.wants_leave() {
-            let reason = "asked to leave".to_owned();
+        if spoiled || self.end.shared.wants_leave() {
+            let reason = if spoiled { "it needs a fresh process" } else { "asked to leave" };
+            let reason = reason.to_owned();
             self.end.say(WorkerMessage::Goodbye(Goodbye { reason }));
             return true;
         }

@@ -113,6 +113,7 @@ impl Core {
             let reason = format!("{} is gone: {why}", name(rank, &session));
             self.fail_world(vec![rank], &reason);
         }
+        self.close_journal_when_alone();
     }
 }
 

@@ -17,11 +17,11 @@ use crate::forming::Forming;
 use crate::journal::{LastWorld, Memory, Planned, WorldRecord};
 use crate::plan::RunPlan;
 use crate::roster::Standing;
-use crate::world::{LiveWorld, Stopping, Then};
+use crate::world::LiveWorld;
 
 /// The plan of the run and its state as the journal tells them.
-pub(crate) fn recall(config: &RunConfig, memory: Memory, paused: bool) -> (Option<RunPlan>, State) {
-    let Some(LastWorld { record, planned, over }) = memory.last else {
+pub(crate) fn recall(config: &RunConfig, memory: Memory) -> (Option<RunPlan>, State) {
+    let Some(LastWorld { record, planned, stopping, over }) = memory.last else {
         return (None, State::Forming(Forming::cold(None)));
     };
     // Where the configuration has changed too much, there is nothing to go on with.
@@ -30,10 +30,7 @@ pub(crate) fn recall(config: &RunConfig, memory: Memory, paused: bool) -> (Optio
         return (plan, State::Forming(Forming::cold(Some(&record))));
     }
     let mut world = outlived(record, planned, config);
-    if paused {
-        let why = "the operator asked for a pause".to_owned();
-        world.stopping = Some(Stopping { why, then: Then::Form });
-    }
+    world.stopping = stopping;
     (plan, State::Running(Box::new(world)))
 }
 
@@ -79,8 +76,12 @@ impl Core {
         let generation = world.generation();
         let steps = world.feed.sent(plan, member.step.max(world.record.start.step));
         let stop = world.stopping.as_ref().map(|stopping| stopping.why.clone());
+        let communicators = world.communicators.clone();
         if !steps.is_empty() {
             self.send(id, CoordinatorMessage::Plan(PlanWindow { generation, steps }));
+        }
+        if let Some(ids) = communicators {
+            self.send(id, CoordinatorMessage::CommunicatorIds(ids));
         }
         if let Some(reason) = stop {
             self.send(id, CoordinatorMessage::Stop(Stop { generation, reason }));

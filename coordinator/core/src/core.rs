@@ -63,6 +63,8 @@ pub struct Core {
     /// Workers that were sent away for good.
     pub(crate) banned: BTreeMap<WorkerUid, Banned>,
     next_event: u64,
+    /// The world with which the run has ended, while workers are still here.
+    pub(crate) unclosed: Option<Generation>,
     /// When a world was broken that no later one has made good by a step.
     pub(crate) broken_since: Option<Duration>,
     effects: Vec<Effect>,
@@ -90,7 +92,7 @@ impl Core {
         let memory = std::mem::take(&mut settings.memory);
         let (generation, banned) = (memory.generation(), memory.banned.clone());
         let progress = Progress::recall(&memory);
-        let (plan, state) = recall(&settings.config, memory, settings.paused);
+        let (plan, state) = recall(&settings.config, memory);
         let cooldown = Duration::from_millis(settings.config.control.cooldown_ms.into());
         Self {
             next_event: settings.next_event,
@@ -107,6 +109,7 @@ impl Core {
             fruitless_worlds: 0,
             cooldowns: Cooldowns::new(cooldown),
             banned,
+            unclosed: None,
             broken_since: None,
             effects: Vec::new(),
         }
@@ -155,6 +158,7 @@ impl Core {
             WorkerMessage::Reports(reports) => self.reports(id, &reports),
             WorkerMessage::WorldEnded(ended) => self.world_ended(id, &ended),
             WorkerMessage::CheckpointWritten(written) => self.checkpoint_written(written),
+            WorkerMessage::CommunicatorIds(ids) => self.communicator_ids(id, ids),
             WorkerMessage::Goodbye(goodbye) => {
                 self.close(id, None);
                 self.lost(id, &format!("it said goodbye: {}", goodbye.reason));

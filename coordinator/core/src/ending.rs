@@ -59,7 +59,11 @@ impl Core {
     pub(crate) fn fail_world(&mut self, culprits: Vec<Rank>, reason: &str) {
         let State::Running(world) = &self.state else { return };
         let (generation, ends_run) = (world.generation(), world.ends_run().map(ToOwned::to_owned));
-        self.fruitless_worlds = if world.progressed() { 0 } else { self.fruitless_worlds + 1 };
+        if world.progressed() {
+            self.fruitless_worlds = 0;
+        } else if self.plan.as_ref().is_some_and(|plan| world.has_steps(plan)) {
+            self.fruitless_worlds += 1;
+        }
         self.broken_since = self.broken_since.or(Some(self.now));
         self.abort_members(generation, culprits, reason);
         if let Some(why) = ends_run {
@@ -157,11 +161,20 @@ impl Core {
             session.over = self.generation;
             self.send(id, CoordinatorMessage::Dismiss(dismiss.clone()));
         }
-        if self.live().is_some() {
-            self.emit(Effect::Journal(Record::Ended(self.generation)));
-        }
+        self.unclosed = self.live().map(LiveWorld::generation);
         self.note(Occurrence::RunEnded { exit: verdict.exit, reason: verdict.reason.clone() });
         self.emit(Effect::Finished(verdict.exit));
         self.enter(State::Over(verdict));
+        self.close_journal_when_alone();
+    }
+
+    /// The end of the run's last world is journaled once all workers have gone: a coordinator that is started again before
+    /// that finds the world, and that it was to stop, and tells those who have not heard.
+    pub(crate) fn close_journal_when_alone(&mut self) {
+        if self.roster.len() == 0
+            && let Some(generation) = self.unclosed.take()
+        {
+            self.emit(Effect::Journal(Record::Ended(generation)));
+        }
     }
 }

@@ -121,7 +121,7 @@ impl Core {
         newest.map_or(Step(0), |(step, _)| step) < self.progress.step
     }
 
-    fn held(&self, id: SessionId) -> Option<(Step, Cursor)> {
+    pub(crate) fn held(&self, id: SessionId) -> Option<(Step, Cursor)> {
         let state = self.roster.get(id)?.enlisted()?.state?;
         Some((state.step, state.cursor))
     }
@@ -140,6 +140,9 @@ impl Core {
 
     fn form(&mut self, ready: Vec<SessionId>) {
         let chosen = self.choose(ready);
+        if self.refuse_odd_backends(&chosen) {
+            return;
+        }
         let enlisted = |id: &SessionId| {
             let session = self.roster.get(*id).expect("it is ready");
             (session, session.enlisted().expect("it is ready"))
@@ -161,7 +164,8 @@ impl Core {
         });
         let (generation, start) = (world.generation, world.start);
         let (members, data) = (members.collect(), plan.data.clone());
-        if start.step.0 >= plan.total_steps() {
+        // Without its checkpoint a run is not complete: these workers form a world without steps, which writes it.
+        if start.step.0 >= plan.total_steps() && self.progress.checkpoint >= Some(start.step) {
             self.progress.restart(start);
             return self.complete();
         }

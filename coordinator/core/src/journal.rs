@@ -17,7 +17,9 @@ pub enum Record {
     World(WorldRecord),
     /// More steps of the present world are about to be planned.
     Planned(Planned),
-    /// The world of this generation is over.
+    /// The world of this generation is about to be asked to end at a step edge.
+    Stopping(Generation, Stopping),
+    /// The world of this generation is over, and if the run is, all workers have gone.
     Ended(Generation),
     /// A checkpoint of this step is safe on disk.
     Checkpoint(Step),
@@ -33,6 +35,25 @@ pub enum Banned {
     Drained,
     /// It held another state than the other ranks.
     Odd,
+}
+
+/// A world's end at a step edge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopping {
+    /// For people.
+    pub why: String,
+    /// What comes after it.
+    pub then: Then,
+}
+
+/// What comes after a world that was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// The end of the run.
+    End,
+    /// Another world, once it may form.
+    Form,
 }
 
 /// A world, as far as a coordinator that goes on with it has to know it.
@@ -92,6 +113,7 @@ pub struct Memory {
 pub(crate) struct LastWorld {
     pub(crate) record: WorldRecord,
     pub(crate) planned: Planned,
+    pub(crate) stopping: Option<Stopping>,
     pub(crate) over: bool,
 }
 
@@ -101,11 +123,16 @@ impl Memory {
         match record {
             Record::World(record) => {
                 let planned = Planned::nothing_of(&record);
-                self.last = Some(LastWorld { record, planned, over: false });
+                self.last = Some(LastWorld { record, planned, stopping: None, over: false });
             }
             Record::Planned(planned) => {
                 if let Some(last) = self.last(planned.generation) {
                     last.planned = planned;
+                }
+            }
+            Record::Stopping(generation, stopping) => {
+                if let Some(last) = self.last(generation) {
+                    last.stopping = Some(stopping);
                 }
             }
             Record::Ended(generation) => {
@@ -156,10 +183,12 @@ mod tests {
         let records = [Record::World(world(1)), Record::World(world(2)), Record::Planned(planned)];
         let mut memory: Memory = records.into_iter().collect();
         assert_eq!(memory.generation(), Generation(2));
-        let mut last = LastWorld { record: world(2), planned, over: false };
+        let mut last = LastWorld { record: world(2), planned, stopping: None, over: false };
         assert_eq!(memory.last, Some(last.clone()));
+        let stopping = Stopping { why: "the operator asked for it".into(), then: Then::End };
+        memory.apply(Record::Stopping(Generation(2), stopping.clone()));
         memory.apply(Record::Ended(Generation(2)));
-        last.over = true;
+        (last.stopping, last.over) = (Some(stopping), true);
         assert_eq!(memory.last, Some(last));
     }
 

@@ -18,6 +18,7 @@
 //! * `core.rs`: the machine, one function per event; `training.rs`: events from inside a world;
 //! * `forming.rs`, `ending.rs`: worlds come and go; `world.rs`, `lanes.rs`: who trains together, and what each reads;
 //! * `journal.rs`: what survives; `adoption.rs`: what a coordinator that was started again makes of it;
+//! * `communicators.rs`: what carries the collectives of a world, and where its ranks meet;
 //! * `operator.rs`: what operators ask for; `admission.rs`: who may join; `roster.rs`: who is here;
 //! * `liveness.rs`, `cooldown.rs`: who is silent, stuck, or fails again and again;
 //! * `plan.rs`: how long the run is, and which steps were planned ahead; `progress.rs`: how far it is;
@@ -27,6 +28,7 @@
 mod admission;
 mod adoption;
 mod arrivals;
+mod communicators;
 mod cooldown;
 mod core;
 mod digests;
@@ -49,5 +51,5 @@ mod world;
 pub use crate::core::{Core, Settings};
 pub use event::{AppliedStep, Effect, Event, SessionId};
 pub use event_log::EventLog;
-pub use journal::{Banned, Memory, Place, Planned, Record, WorldRecord};
+pub use journal::{Banned, Memory, Place, Planned, Record, Stopping, Then, WorldRecord};
 pub use lanes::deal_lanes;

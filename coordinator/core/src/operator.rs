@@ -12,9 +12,8 @@ use lockstep_proto::{CoordinatorMessage, Dismiss, Exit, Occurrence, OperatorComm
 
 use crate::core::{Core, State};
 use crate::event::{Effect, SessionId};
-use crate::journal::Banned;
+use crate::journal::{Banned, Record, Stopping, Then};
 use crate::roster::Standing;
-use crate::world::{Stopping, Then};
 
 impl Core {
     /// As [`Core::step`] for what an operator asks, with a sentence for the answer.
@@ -148,13 +147,15 @@ impl Core {
     /// the run outdoes the rest.
     fn stop_world(&mut self, why: &str, then: Then) {
         let State::Running(world) = &mut self.state else { return };
-        let told = world.stopping.is_some();
+        let (generation, told) = (world.generation(), world.stopping.is_some());
         if !told || then == Then::End {
-            world.stopping = Some(Stopping { why: why.to_owned(), then });
+            let stopping = Stopping { why: why.to_owned(), then };
+            world.stopping = Some(stopping.clone());
             self.since = self.now;
+            self.emit(Effect::Journal(Record::Stopping(generation, stopping)));
         }
         if !told {
-            let stop = Stop { generation: world.generation(), reason: why.to_owned() };
+            let stop = Stop { generation, reason: why.to_owned() };
             self.send_to_members(&CoordinatorMessage::Stop(stop));
         }
     }

@@ -7,10 +7,11 @@ use lockstep_proto::{Phase, RunStatus, Straggler, WorkerStatus};
 
 use crate::core::{Core, State};
 use crate::forming::Forming;
+use crate::journal::Stopping;
 use crate::plan::RunPlan;
 use crate::progress::per_second;
 use crate::roster::Session;
-use crate::world::{LiveWorld, Stopping};
+use crate::world::LiveWorld;
 
 /// Slots that a sentence lists before it says "and more".
 const MAX_LISTED: usize = 8;

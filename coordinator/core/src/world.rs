@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step};
-use lockstep_proto::{Enlist, Heartbeat, Member, Secret, TrainingState, World, WorldEnd};
+use lockstep_proto::{
+    CommunicatorIds, Enlist, Heartbeat, Member, Secret, TrainingState, World, WorldEnd,
+};
 use sha2::{Digest as _, Sha256};
 
 use crate::arrivals::Arrivals;
 use crate::gather::Gather;
-use crate::journal::{Place, WorldRecord};
+use crate::journal::{Place, Stopping, Then, WorldRecord};
 use crate::lanes::deal_lanes;
-use crate::plan::Feed;
+use crate::plan::{Feed, RunPlan};
 use crate::roster::Session;
 
 /// A world from its announcement until all ranks have ended it.
@@ -35,28 +37,14 @@ pub(crate) struct LiveWorld {
     pub(crate) unreported: Vec<Cursor>,
     /// By rank: its newest heartbeat.
     pub(crate) pulses: Vec<Option<Heartbeat>>,
+    /// Where its ranks meet, once rank 0 has said so. Never stored.
+    pub(crate) communicators: Option<CommunicatorIds>,
     /// When a rank last showed progress, or did something that may take long.
     pub(crate) moved: Duration,
     /// Ranks that have not come back since the coordinator was started again.
     pub(crate) missing: BTreeSet<Rank>,
     /// How long they are waited for.
     pub(crate) missing_until: Duration,
-}
-
-/// A world's end at a step edge.
-#[derive(Debug, Clone)]
-pub(crate) struct Stopping {
-    pub(crate) why: String,
-    pub(crate) then: Then,
-}
-
-/// What comes after a world that was asked to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Then {
-    /// The end of the run.
-    End,
-    /// Another world, once it may form.
-    Form,
 }
 
 impl LiveWorld {
@@ -72,6 +60,7 @@ impl LiveWorld {
             newest: record.start.step,
             unreported: vec![record.start.cursor; size],
             pulses: vec![None; size],
+            communicators: None,
             moved: now,
             missing: BTreeSet::new(),
             missing_until: now,
@@ -99,6 +88,11 @@ impl LiveWorld {
     /// Whether it has applied a step.
     pub(crate) fn progressed(&self) -> bool {
         self.newest > self.record.start.step
+    }
+
+    /// Whether there were steps left for it; without, it only saves the last state.
+    pub(crate) fn has_steps(&self, plan: &RunPlan) -> bool {
+        self.record.start.step.0 < plan.total_steps()
     }
 
     /// Steps whose plan was sent.

@@ -4,11 +4,11 @@ mod support;
 
 use std::time::Duration;
 
-use lockstep_core::{Core, Effect, Event, Memory, SessionId};
+use lockstep_core::{Core, Effect, Event, Memory, Record, SessionId};
 use lockstep_proto::ids::{Generation, Rank, Slot, Step, WorkerUid};
 use lockstep_proto::{
-    Activity, CoordinatorMessage, Heartbeat, Hello, Membership, OperatorCommand, StepReport,
-    WorkerMessage, WorldEnd,
+    Activity, CoordinatorMessage, Exit, Heartbeat, Hello, Membership, OperatorCommand, Phase,
+    StepReport, WorkerMessage, WorldEnd,
 };
 use support::*;
 
@@ -113,7 +113,7 @@ fn the_last_to_arrive_is_shown() {
 
 #[test]
 fn a_coordinator_that_is_started_again_goes_on_with_the_world_without_an_abort() {
-    let (mut core, _) = restarted(3, false);
+    let mut core = restarted(3);
     assert_eq!(core.status().world_size, 3);
     assert!(
         to(&come_back(&mut core, 0, 4), 0).iter().any(|m| is_plan(m)),
@@ -134,7 +134,7 @@ fn a_coordinator_that_is_started_again_goes_on_with_the_world_without_an_abort()
 
 #[test]
 fn members_that_stay_away_count_as_lost_when_their_time_is_up() {
-    let (mut core, _) = restarted(3, false);
+    let mut core = restarted(3);
     come_back(&mut core, 0, 5);
     come_back(&mut core, 2, 5);
     for second in 1..30 {
@@ -152,20 +152,77 @@ fn members_that_stay_away_count_as_lost_when_their_time_is_up() {
 }
 
 #[test]
-fn a_pause_that_outlives_the_coordinator_reaches_the_members_that_come_back() {
-    let (mut core, _) = restarted(2, true);
-    let effects = come_back(&mut core, 0, 3);
-    assert!(to(&effects, 0).iter().any(|m| matches!(m, CoordinatorMessage::Stop(_))));
+fn an_end_at_a_step_edge_that_outlives_the_coordinator_reaches_the_members_that_come_back() {
+    let drain = OperatorCommand::Drain(WorkerUid("w1".into()));
+    for command in [OperatorCommand::Stop, OperatorCommand::Pause, drain] {
+        let mut core = restarted_after(&command);
+        let effects = come_back(&mut core, 0, 3);
+        let stops =
+            to(&effects, 0).into_iter().filter(|m| matches!(m, CoordinatorMessage::Stop(_)));
+        assert_eq!(stops.count(), 1, "{command}");
+        assert_eq!(core.status().phase, Phase::Forming, "one of two is back");
+    }
+}
+
+#[test]
+fn a_coordinator_that_was_killed_while_the_run_stopped_ends_it() {
+    let mut core = restarted_after(&OperatorCommand::Stop);
+    come_back(&mut core, 0, 3);
+    come_back(&mut core, 1, 3);
+    say(&mut core, 0, ended(1, WorldEnd::Stopped));
+    let effects = say(&mut core, 1, ended(1, WorldEnd::Stopped));
+    assert_eq!(effects.last(), Some(&Effect::Finished(Exit::Done)));
+    assert!(core.explain().starts_with("stopped at step 3: the operator"), "{}", core.explain());
+}
+
+#[test]
+fn workers_that_stopped_while_the_coordinator_was_away_end_the_run_with_it() {
+    let mut core = restarted_after(&OperatorCommand::Stop);
+    let effects = connect(&mut core, 0, hello("w0"));
+    assert!(effects.contains(&Effect::Finished(Exit::Done)), "{effects:?}");
+    let [CoordinatorMessage::Welcome(_), CoordinatorMessage::Dismiss(dismiss)] =
+        to(&effects, 0)[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(dismiss.exit, Exit::Done);
+}
+
+#[test]
+fn the_end_of_a_run_is_journaled_once_the_last_worker_has_gone() {
+    let mut core = running(2);
+    core.step(secs(1), Event::StopRequested);
+    say(&mut core, 0, ended(1, WorldEnd::Stopped));
+    let effects = say(&mut core, 1, ended(1, WorldEnd::Stopped));
+    assert_eq!(journaled(&effects).count(), 0, "they may not have heard of it yet");
+    assert_eq!(journaled(&lose(&mut core, 0)).count(), 0);
+    assert_eq!(journaled(&lose(&mut core, 1)).collect::<Vec<_>>(), [Record::Ended(Generation(1))]);
 }
 
 #[test]
 fn a_worker_that_was_drained_stays_away_from_the_next_coordinator_too() {
     let mut core = running(2);
     let drain = OperatorCommand::Drain(WorkerUid("w1".into()));
-    let memory = memory_of(&core.operate(secs(0), drain).0);
+    let memory = journaled(&core.operate(secs(0), drain).0).collect();
     let mut core = core_with(config(2), memory, false);
     let sentence = refusal(&connect(&mut core, 7, hello("w1")), 7).unwrap();
     assert!(sentence.contains("has drained worker w1"), "{sentence}");
+}
+
+#[test]
+fn two_members_that_die_at_once_cost_one_world() {
+    let mut core = elastic(1, 3, 3);
+    (0..3).for_each(|session| drop(connect(&mut core, session, hello(&format!("w{session}")))));
+    (0..3).for_each(|session| drop(say(&mut core, session, enlist(None))));
+    lose(&mut core, 1);
+    assert!(say(&mut core, 0, enlist_after(1, Some(state(4)))).is_empty(), "slot 2 may come yet");
+    let effects = lose(&mut core, 2);
+    assert_eq!(noted(&effects).len(), 1, "it left; there is no world to abort: {effects:?}");
+    let last_call = Duration::from_millis(config(3).control.last_call_ms.into());
+    heard(&mut core, last_call);
+    let effects = core.step(last_call, Event::Tick);
+    let world = world_of(&effects, 0).unwrap();
+    assert_eq!((world.generation, world.members.len()), (Generation(2), 1));
 }
 
 #[test]
@@ -188,7 +245,21 @@ fn elastic(min: u32, world: u32, max: u32) -> Core {
 }
 
 /// A coordinator that finds generation 1 of so many workers in its journal, planned up to step 15.
-fn restarted(world: u32, paused: bool) -> (Core, Memory) {
+fn restarted(world: u32) -> Core {
+    let (_, effects) = before(world);
+    core_with(config(world), journaled(&effects).collect(), false)
+}
+
+/// A coordinator of two workers that was killed when it had told them to do this.
+fn restarted_after(command: &OperatorCommand) -> Core {
+    let (mut core, mut effects) = before(2);
+    effects.extend(core.operate(secs(0), command.clone()).0);
+    let paused = *command == OperatorCommand::Pause;
+    core_with(config(2), journaled(&effects).collect(), paused)
+}
+
+/// A coordinator with a world that has applied four steps, and what it did so far.
+fn before(world: u32) -> (Core, Vec<Effect>) {
     let mut core = core(world);
     let mut effects = Vec::new();
     for session in 0..u64::from(world) {
@@ -198,22 +269,18 @@ fn restarted(world: u32, paused: bool) -> (Core, Memory) {
         effects.extend(say(&mut core, session, enlist(None)));
     }
     effects.extend(say(&mut core, 0, reports(1, (0..4).map(report).collect())));
-    let memory = memory_of(&effects);
-    (core_with(config(world), memory.clone(), paused), memory)
+    (core, effects)
 }
 
-fn memory_of(effects: &[Effect]) -> Memory {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::Journal(record) => Some(record.clone()),
-            Effect::Send { .. }
-            | Effect::Close { .. }
-            | Effect::Applied(_)
-            | Effect::Noted(_)
-            | Effect::Finished(_) => None,
-        })
-        .collect()
+fn journaled(effects: &[Effect]) -> impl Iterator<Item = Record> {
+    effects.iter().filter_map(|effect| match effect {
+        Effect::Journal(record) => Some(record.clone()),
+        Effect::Send { .. }
+        | Effect::Close { .. }
+        | Effect::Applied(_)
+        | Effect::Noted(_)
+        | Effect::Finished(_) => None,
+    })
 }
 
 fn member(uid: &str, rank: u32, step: u64) -> Hello {

@@ -326,10 +326,27 @@ fn the_run_is_complete_when_all_ranks_say_so() {
 }
 
 #[test]
-fn a_run_whose_newest_state_is_its_last_is_complete_at_once() {
-    let mut core = core(1);
+fn a_run_whose_last_state_is_saved_is_complete_at_once() {
+    let memory = [Record::Checkpoint(Step(TOTAL_STEPS))].into_iter().collect();
+    let mut core = core_with(config(1), memory, false);
     connect(&mut core, 1, hello("a"));
     let effects = say(&mut core, 1, enlist(Some(state(TOTAL_STEPS))));
+    assert_eq!(effects.last(), Some(&Effect::Finished(Exit::Done)));
+}
+
+#[test]
+fn a_run_whose_last_state_is_not_saved_is_not_complete_until_another_rank_zero_has_done_so() {
+    let mut core = running(2);
+    say(&mut core, 1, ended(1, WorldEnd::Complete));
+    say(&mut core, 1, enlist_after(1, Some(state(TOTAL_STEPS))));
+    lose(&mut core, 0); // while it tried to write the checkpoint
+    connect(&mut core, 2, hello("replacement"));
+    let effects = say(&mut core, 2, enlist(None));
+    let world = world_of(&effects, 2).unwrap();
+    assert_eq!((world.generation, world.start), (Generation(2), state(TOTAL_STEPS)));
+    assert!(planned(&effects, 2).is_empty(), "no step is left");
+    say(&mut core, 1, ended(2, WorldEnd::Complete));
+    let effects = say(&mut core, 2, ended(2, WorldEnd::Complete));
     assert_eq!(effects.last(), Some(&Effect::Finished(Exit::Done)));
 }
 
@@ -395,6 +412,22 @@ fn three_worlds_in_a_row_without_a_step_end_the_run() {
         "{}",
         core.explain()
     );
+}
+
+#[test]
+fn worlds_that_only_save_the_last_state_may_fail_as_often_as_they_like() {
+    let mut core = running(2);
+    lose(&mut core, 0);
+    say(&mut core, 1, enlist_after(1, Some(state(TOTAL_STEPS))));
+    for session in 2..8 {
+        let host = format!("node-{session}"); // so that none of them has to cool down
+        connect(&mut core, session, Hello { host, ..hello(&format!("w{session}")) });
+        let effects = say(&mut core, session, enlist(None));
+        let generation = world_of(&effects, session).unwrap().generation.0;
+        lose(&mut core, session);
+        say(&mut core, 1, enlist_after(generation, Some(state(TOTAL_STEPS))));
+    }
+    assert_eq!(core.status().phase, Phase::Forming);
 }
 
 #[test]

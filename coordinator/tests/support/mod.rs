@@ -14,9 +14,9 @@ use coordinator::server::Server;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
 use lockstep_proto::{
-    CoordinatorMessage, DataSet, Destination, Enlist, Exit, Hello, PROTOCOL_VERSION, RunStatus,
-    SessionClient, SessionError, SessionMessages, SessionSender, StatusClient, StepReport,
-    StepReports, Welcome, WorkerMessage, World, WorldEnd, WorldEnded,
+    Backend, CoordinatorMessage, DataSet, Destination, Enlist, Exit, Hello, PROTOCOL_VERSION,
+    RunStatus, SessionClient, SessionError, SessionMessages, SessionSender, StatusClient,
+    StepReport, StepReports, Welcome, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 use lockstep_service::exit::Failure;
 use lockstep_service::tls_args::ServerTlsArgs;
@@ -164,7 +164,8 @@ impl Worker {
 /// Of a worker that was in no world after `ended`.
 pub(crate) fn enlist(ended: Generation) -> WorkerMessage {
     let collective_address = SocketAddr::from(([127, 0, 0, 1], 9));
-    WorkerMessage::Enlist(Enlist { collective_address, state: None, ended })
+    let backend = Backend::Host;
+    WorkerMessage::Enlist(Enlist { collective_address, state: None, ended, backend })
 }
 
 pub(crate) fn report(generation: Generation, step: u64) -> WorkerMessage {

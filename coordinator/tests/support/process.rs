@@ -61,21 +61,24 @@ impl Process {
 
     /// Seconds of processor time that it has used, and its memory in MiB.
     pub(crate) fn usage(&self) -> (f64, f64) {
-        let read = |file: &str| {
-            let path = format!("/proc/{}/{file}", self.child.id());
-            std::fs::read_to_string(path).expect("Linux has it")
-        };
-        let stat = read("stat");
-        // Behind the name, which may hold spaces: state is the first field, utime and stime the 12th and 13th.
-        let fields: Vec<&str> =
-            stat.rsplit(')').next().expect("a name").split_whitespace().collect();
-        let ticks: f64 =
-            fields[11..13].iter().map(|field| field.parse::<f64>().expect("ticks")).sum();
-        let status = read("status");
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-        let kib: f64 = rss.trim().trim_end_matches(" kB").parse().expect("a number");
-        (ticks / 100.0, kib / 1024.0)
+        usage_of(&self.child.id().to_string())
     }
+}
+
+/// As [`Process::usage`], of any process, or of this one (`self`).
+pub(crate) fn usage_of(process: &str) -> (f64, f64) {
+    let read = |file: &str| {
+        let path = format!("/proc/{process}/{file}");
+        std::fs::read_to_string(path).expect("Linux has it")
+    };
+    let stat = read("stat");
+    // Behind the name, which may hold spaces: state is the first field, utime and stime the 12th and 13th.
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
+    let ticks: f64 = fields[11..13].iter().map(|field| field.parse::<f64>().expect("ticks")).sum();
+    let status = read("status");
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    let kib: f64 = rss.trim().trim_end_matches(" kB").parse().expect("a number");
+    (ticks / 100.0, kib / 1024.0)
 }
 
 impl Drop for Process {

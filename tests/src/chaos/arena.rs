@@ -22,6 +22,9 @@ pub(super) const WORLD: usize = 4;
 /// Where the collectives of a worker seem to be; its own address is the usual loopback one, at the same port.
 const PEERS_SEE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
+/// Whose faults are the coordinator's; those of a worker bear the number of its slot.
+const COORDINATOR: &str = "coordinator";
+
 /// The sample order of the preset `tiny`.
 const ORDER: OrderConfig = OrderConfig { seed: 0, global_batch: 64, lanes: 64, shuffle_block: 16 };
 
@@ -68,6 +71,7 @@ impl Arena {
         fs::create_dir(scene.path("applied")).expect("a folder for the logs");
         let settings: Vec<String> = settings.iter().map(|set| (*set).to_owned()).collect();
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        write_faults(&scene, COORDINATOR, 0, Disk::Fine);
         let mut coordinator = coordinate(&scene, anywhere, &settings);
         let port_file = scene.path("port");
         let port = || fs::read_to_string(&port_file).unwrap_or_default().trim().to_owned();
@@ -109,7 +113,12 @@ impl Arena {
 
     /// Sets the clock and the disk of one worker.
     pub(super) fn machine(&self, slot: usize, clock_seconds: i64, disk: Disk) {
-        write_faults(&self.scene, slot, clock_seconds, disk);
+        write_faults(&self.scene, &slot.to_string(), clock_seconds, disk);
+    }
+
+    /// Sets the disk of the coordinator.
+    pub(super) fn store(&self, disk: Disk) {
+        write_faults(&self.scene, COORDINATOR, 0, disk);
     }
 
     /// Asks for a failpoint of one worker (`worker/src/failpoints.rs`).
@@ -180,7 +189,7 @@ impl Seat {
         let to_coordinator = Proxy::start(SocketAddr::from(([127, 0, 0, 1], 0)), coordinator);
         let to_peers = Proxy::start_beside(PEERS_SEE, Ipv4Addr::LOCALHOST);
         fs::create_dir(scene.path(&format!("failpoints-{slot}"))).expect("a folder");
-        write_faults(scene, slot, 0, Disk::Fine);
+        write_faults(scene, &slot.to_string(), 0, Disk::Fine);
         let worker = work(scene, slot, &to_coordinator, &to_peers);
         let applied = Tail::new(applied_log(scene, slot));
         let log = Tail::new(scene.path(&format!("worker-{slot}.log")));
@@ -230,7 +239,12 @@ fn coordinate(scene: &Scene, listen: SocketAddr, settings: &[String]) -> Process
         "port",
     ]);
     arguments.extend(settings.iter().flat_map(|set| ["--set", set]));
-    scene.coordinator("coordinator", &arguments)
+    let faults = faults_file(scene, COORDINATOR);
+    let environment = [
+        ("LD_PRELOAD", OsStr::new(env!("LOCKSTEP_FAULTS_LIBRARY"))),
+        ("LOCKSTEP_FAULTS", faults.as_os_str()),
+    ];
+    scene.start_with("coordinator", "coordinator", &arguments, &environment)
 }
 
 fn work(scene: &Scene, slot: usize, to_coordinator: &Proxy, to_peers: &Proxy) -> Process {
@@ -253,7 +267,7 @@ fn work(scene: &Scene, slot: usize, to_coordinator: &Proxy, to_peers: &Proxy) ->
         arguments.extend([OsStr::new(option), OsStr::new(value)]);
     }
     let (failpoints, faults) =
-        (scene.path(&format!("failpoints-{slot}")), faults_file(scene, slot));
+        (scene.path(&format!("failpoints-{slot}")), faults_file(scene, &slot_text));
     let environment = [
         ("OMP_NUM_THREADS", OsStr::new("1")),
         ("LD_PRELOAD", OsStr::new(env!("LOCKSTEP_FAULTS_LIBRARY"))),
@@ -267,15 +281,15 @@ fn applied_log(scene: &Scene, slot: usize) -> PathBuf {
     scene.path("applied").join(format!("{slot}.jsonl"))
 }
 
-fn faults_file(scene: &Scene, slot: usize) -> PathBuf {
-    scene.path(&format!("faults-{slot}"))
+fn faults_file(scene: &Scene, of: &str) -> PathBuf {
+    scene.path(&format!("faults-{of}"))
 }
 
 /// As `faults.c` reads it. Written in place, since a process has it mapped.
-fn write_faults(scene: &Scene, slot: usize, clock_seconds: i64, disk: Disk) {
+fn write_faults(scene: &Scene, of: &str, clock_seconds: i64, disk: Disk) {
     let full = i64::from(disk == Disk::Full);
     let bytes = [clock_seconds.to_ne_bytes(), full.to_ne_bytes()].concat();
-    overwrite(&faults_file(scene, slot), &bytes).expect("the faults of a worker");
+    overwrite(&faults_file(scene, of), &bytes).expect("the faults of a process");
 }
 
 fn overwrite(path: &Path, bytes: &[u8]) -> std::io::Result<()> {

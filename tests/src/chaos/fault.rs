@@ -36,6 +36,8 @@ pub enum Fault {
     NetworkSlow,
     /// Nothing can be written to disk while a checkpoint is due.
     DiskFull,
+    /// Nothing can be written to the coordinator's store.
+    StoreFull,
     /// The wall clock of a worker jumps by an hour, back or forth.
     ClockJumps,
     /// A bit of a worker's state flips.
@@ -44,7 +46,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::WorkerKilled,
         Self::WorkerLeaves,
         Self::WorkerFrozen,
@@ -54,9 +56,21 @@ impl Fault {
         Self::PeersCutOff,
         Self::NetworkSlow,
         Self::DiskFull,
+        Self::StoreFull,
         Self::ClockJumps,
         Self::BitFlips,
     ];
+
+    /// Those that are over at once and may strike while another is recovered from.
+    pub(super) const SUDDEN: [Self; 3] =
+        [Self::WorkerKilled, Self::WorkerLeaves, Self::CoordinatorKilled];
+
+    /// Whether another fault may strike before it is made good. A state with a flipped bit that no rank has compared yet may
+    /// be the newest when the world breaks, and then nobody can tell; and a world that breaks may not come to write the
+    /// checkpoint for which there is no room.
+    pub(super) fn may_be_joined(self) -> bool {
+        !matches!(self, Self::BitFlips | Self::DiskFull)
+    }
 
     /// Whether the present world must end because of it.
     pub fn breaks_the_world(self) -> bool {
@@ -68,9 +82,11 @@ impl Fault {
             | Self::PeersCutOff
             | Self::CoordinatorCutOff
             | Self::BitFlips => true,
-            Self::CoordinatorKilled | Self::NetworkSlow | Self::DiskFull | Self::ClockJumps => {
-                false
-            }
+            Self::CoordinatorKilled
+            | Self::NetworkSlow
+            | Self::DiskFull
+            | Self::StoreFull
+            | Self::ClockJumps => false,
         }
     }
 }
@@ -97,6 +113,7 @@ impl Fault {
             | Self::CoordinatorKilled
             | Self::CoordinatorCutOff
             | Self::NetworkSlow
+            | Self::StoreFull
             | Self::ClockJumps
             | Self::BitFlips => Victim::Anybody,
         }
@@ -117,6 +134,10 @@ impl Fault {
                 arena.machine(slot, 0, Disk::Full);
                 arena.operate(&["checkpoint"]);
             }
+            Self::StoreFull => {
+                arena.store(Disk::Full);
+                arena.operate(&["checkpoint"]);
+            }
             Self::ClockJumps if slot.is_multiple_of(2) => arena.machine(slot, HOUR, Disk::Fine),
             Self::ClockJumps => arena.machine(slot, -HOUR, Disk::Fine),
             Self::BitFlips => arena.failpoint(slot, "flip", "online_running"),
@@ -130,7 +151,7 @@ impl Fault {
             | Self::WorkerStuck
             | Self::CoordinatorCutOff
             | Self::PeersCutOff => LONG,
-            Self::NetworkSlow | Self::DiskFull | Self::ClockJumps => SHORT,
+            Self::NetworkSlow | Self::DiskFull | Self::StoreFull | Self::ClockJumps => SHORT,
             Self::WorkerKilled | Self::WorkerLeaves | Self::CoordinatorKilled | Self::BitFlips => {
                 Duration::ZERO
             }
@@ -145,6 +166,7 @@ impl Fault {
                 arena.network(slot, Network::Fine, Network::Fine);
             }
             Self::DiskFull | Self::ClockJumps => arena.machine(slot, 0, Disk::Fine),
+            Self::StoreFull => arena.store(Disk::Fine),
             Self::WorkerKilled
             | Self::WorkerLeaves
             | Self::WorkerStuck
@@ -153,11 +175,12 @@ impl Fault {
         }
     }
 
-    /// Whether the worker's log tells people what they must know.
-    pub(super) fn left_its_trace(self, said: &str) -> bool {
+    /// Whether the logs of the worker and of the coordinator tell people what they must know.
+    pub(super) fn left_its_trace(self, worker: &str, coordinator: &str) -> bool {
         match self {
-            Self::DiskFull => said.contains("No space left on device"),
-            Self::BitFlips => said.contains("the odd state is written"),
+            Self::StoreFull => coordinator.contains("No space left on device"),
+            Self::DiskFull => worker.contains("No space left on device"),
+            Self::BitFlips => worker.contains("the odd state is written"),
             Self::WorkerKilled
             | Self::WorkerLeaves
             | Self::WorkerFrozen
@@ -183,6 +206,7 @@ impl fmt::Display for Fault {
             Self::PeersCutOff => "peers cut off",
             Self::NetworkSlow => "network slow",
             Self::DiskFull => "disk full",
+            Self::StoreFull => "coordinator's disk full",
             Self::ClockJumps => "clock jumps",
             Self::BitFlips => "bit flips",
         })

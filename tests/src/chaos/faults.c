@@ -44,3 +44,9 @@ ssize_t write(int fd, const void *bytes, size_t count) {
     errno = ENOSPC;
     return -1;
 }
+
+ssize_t pwrite64(int fd, const void *bytes, size_t count, off_t at) {
+    if (!on_the_full_disk(fd)) return syscall(SYS_pwrite64, fd, bytes, count, at);
+    errno = ENOSPC;
+    return -1;
+}

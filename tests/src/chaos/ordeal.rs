@@ -31,10 +31,23 @@ pub(super) const CALM: u64 = 5;
 pub(super) const PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks at what the processes write.
 pub(super) const LOOK: Duration = Duration::from_millis(10);
+/// Between two moments at which a second fault may strike, counted from the first.
+const SOON: Duration = Duration::from_millis(60);
+
+/// A fault that strikes before the run has recovered from another.
+#[derive(Debug, Clone, Copy)]
+struct Second {
+    fault: Fault,
+    slot: usize,
+    /// From the beginning of the first.
+    after: Duration,
+}
+
 /// A run under faults.
 #[derive(Debug)]
 pub struct Ordeal {
     arena: Arena,
+    kinds: Vec<Fault>,
     dice: Dice,
     /// The first event that was not looked at.
     next_event: u64,
@@ -44,21 +57,38 @@ pub struct Ordeal {
 impl Ordeal {
     /// Starts a run and waits for its first steps.
     pub fn start(seed: u64) -> Self {
-        let mut arena = Arena::start(SPARES, &SETTINGS);
+        Self::with(seed, &Fault::ALL, &[])
+    }
+
+    /// The same with the fake NCCL between the ranks, whose connections nothing here can cut.
+    pub fn start_with_nccl(seed: u64) -> Self {
+        let mut kinds = Fault::ALL.to_vec();
+        kinds.retain(|kind| *kind != Fault::PeersCutOff);
+        Self::with(seed, &kinds, &["collective.backend=nccl"])
+    }
+
+    fn with(seed: u64, kinds: &[Fault], more: &[&str]) -> Self {
+        let mut arena = Arena::start(SPARES, &[&SETTINGS, more].concat());
         wait_for_steps(&mut arena, Place { generation: 1, step: CALM });
-        Self { arena, dice: Dice(seed), next_event: 0, rows: Vec::new() }
+        Self { arena, kinds: kinds.to_vec(), dice: Dice(seed), next_event: 0, rows: Vec::new() }
+    }
+
+    /// How many kinds of faults it knows.
+    pub fn kinds(&self) -> usize {
+        self.kinds.len()
     }
 
     /// Every kind of fault once, in random order, and random ones after that, until there were so many. `show` sees each.
     pub fn run(mut self, faults: usize, mut show: impl FnMut(usize, &Measured)) -> Report {
-        let mut kinds = Fault::ALL.to_vec();
+        let mut kinds = Vec::new();
         for number in 1..=faults {
             if kinds.is_empty() {
-                kinds = Fault::ALL.to_vec();
+                kinds.clone_from(&self.kinds);
             }
             let fault = kinds.swap_remove(self.dice.below(kinds.len()));
             let slot = self.pick(fault);
-            let row = self.endure(fault, slot);
+            let second = self.second(fault, slot);
+            let row = self.endure(fault, slot, second);
             show(number, &row);
             self.rows.push(row);
         }
@@ -76,16 +106,32 @@ impl Ordeal {
         members[self.dice.below(candidates)]
     }
 
-    fn endure(&mut self, fault: Fault, slot: usize) -> Measured {
+    /// For every other fault: what strikes another member before the run has recovered from it.
+    fn second(&mut self, fault: Fault, slot: usize) -> Option<Second> {
+        if !fault.may_be_joined() || self.dice.below(2) == 0 {
+            return None;
+        }
+        let mut others = self.arena.members();
+        others.retain(|other| *other != slot);
+        let kind = Fault::SUDDEN[self.dice.below(Fault::SUDDEN.len())];
+        let after = SOON * u32::try_from(self.dice.below(10)).expect("below 10");
+        Some(Second { fault: kind, slot: others[self.dice.below(others.len())], after })
+    }
+
+    fn endure(&mut self, fault: Fault, slot: usize, mut second: Option<Second>) -> Measured {
         let members = self.arena.members();
         let before = self.arena.look();
         let left: Vec<usize> = self.arena.seats.iter().map(|seat| seat.left).collect();
-        let mut watch = Watch::start(fault, before);
+        let struck = [Some(slot), second.map(|second| second.slot)];
+        let mut watch = Watch::start(fault, second.map(|second| second.fault), before);
         fault.begin(&self.arena, slot);
         let length = fault.lasts();
         let mut healed = false;
-        while !watch.is_over(healed) {
+        while !watch.is_over(healed && second.is_none()) {
             pause(LOOK);
+            if let Some(due) = second.take_if(|second| watch.elapsed() >= second.after) {
+                due.fault.begin(&self.arena, due.slot);
+            }
             if !healed && watch.elapsed() >= length {
                 fault.end(&self.arena, slot);
                 healed = true;
@@ -96,13 +142,14 @@ impl Ordeal {
             if watch.noticed.is_none() && watch.asks() {
                 watch.notice(&self.arena.events(self.next_event));
             }
-            let mut others = members.iter().filter(|other| **other != slot);
+            let mut others = members.iter().filter(|other| !struck.contains(&Some(**other)));
             if others.all(|other| self.arena.seats[*other].left > left[*other]) {
                 watch.all_left();
             }
             assert!(watch.elapsed() < PATIENCE + length, "{}", self.stuck(&watch));
         }
-        assert!(fault.left_its_trace(&self.arena.said(slot)), "{fault}: {}", self.arena.said(slot));
+        let (worker, coordinator) = (self.arena.said(slot), self.arena.coordinator_said());
+        assert!(fault.left_its_trace(&worker, &coordinator), "{fault}: {worker}\n{coordinator}");
         let events = self.arena.events(self.next_event);
         watch.notice(&events);
         let last = events.last().and_then(|event| event["sequence"].as_u64());

@@ -12,6 +12,8 @@ use super::ordeal::undisturbed;
 pub struct Measured {
     /// Which.
     pub fault: Fault,
+    /// What struck another worker meanwhile.
+    pub second: Option<Fault>,
     /// Whom it struck.
     pub slot: usize,
     /// Until the coordinator knew (by its events); none: it had no reason to act.
@@ -38,10 +40,11 @@ impl fmt::Display for Measured {
         let show = |time: Option<Duration>| {
             time.map_or("–".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
         };
-        let Self { fault, slot, noticed, aborted, again, pause } = self;
-        write!(f, "{fault:21} slot {slot}  noticed {:>7}  ", show(*noticed))?;
+        let Self { fault, second, slot, noticed, aborted, again, pause } = self;
+        write!(f, "{fault:23} slot {slot}  noticed {:>7}  ", show(*noticed))?;
         write!(f, "aborted {:>7}  again {:>7}  ", show(*aborted), show(*again))?;
-        write!(f, "longest pause {:>7}", show(Some(*pause)))
+        write!(f, "longest pause {:>7}", show(Some(*pause)))?;
+        second.map_or(Ok(()), |second| write!(f, "  meanwhile: {second}"))
     }
 }
 
@@ -53,9 +56,16 @@ impl Report {
         digests.filter(|(step, digest)| other.digests.get(step) != Some(digest)).count()
     }
 
-    /// The rows of one kind.
-    pub fn of(&self, fault: Fault) -> impl Iterator<Item = &Measured> {
-        self.rows.iter().filter(move |row| row.fault == fault)
+    /// The table's lines: each kind alone, and all that came two at once.
+    fn lines(&self) -> Vec<(String, Vec<&Measured>)> {
+        let rows = |wanted: &dyn Fn(&Measured) -> bool| -> Vec<_> {
+            self.rows.iter().filter(|row| wanted(row)).collect()
+        };
+        let alone = |fault: Fault| rows(&move |row| row.second.is_none() && row.fault == fault);
+        let mut lines: Vec<_> = Fault::ALL.map(|fault| (fault.to_string(), alone(fault))).into();
+        lines.push(("two at once".into(), rows(&|row| row.second.is_some())));
+        lines.retain(|(_, rows)| !rows.is_empty());
+        lines
     }
 }
 
@@ -63,18 +73,14 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "| fault | times | noticed | aborted | training again | longest pause |")?;
         writeln!(f, "|---|---|---|---|---|---|")?;
-        for fault in Fault::ALL {
-            let rows: Vec<_> = self.of(fault).collect();
-            if rows.is_empty() {
-                continue;
-            }
+        for (name, rows) in self.lines() {
             let median = |of: fn(&Measured) -> Option<Duration>| {
                 median(rows.iter().filter_map(|row| of(row)).collect())
                     .map_or("–".to_owned(), |time| format!("{:.2} s", time.as_secs_f64()))
             };
             writeln!(
                 f,
-                "| {fault} | {} | {} | {} | {} | {} |",
+                "| {name} | {} | {} | {} | {} | {} |",
                 rows.len(),
                 median(|row| row.noticed),
                 median(|row| row.aborted),

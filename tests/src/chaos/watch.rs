@@ -16,6 +16,7 @@ const ASK: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Watch {
     fault: Fault,
+    second: Option<Fault>,
     started: Instant,
     started_ms: u64,
     before: Place,
@@ -32,10 +33,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(fault: Fault, before: Place) -> Self {
+    pub(super) fn start(fault: Fault, second: Option<Fault>, before: Place) -> Self {
         let now = now();
         Self {
             fault,
+            second,
             started: now,
             started_ms: unix_ms(),
             before,
@@ -90,7 +92,8 @@ impl Watch {
 
     /// Whether the fault is over and training went on for a while without trouble.
     pub(super) fn is_over(&mut self, healed: bool) -> bool {
-        let recovered = self.again.is_some() || !self.fault.breaks_the_world();
+        let mut faults = [Some(self.fault), self.second].into_iter().flatten();
+        let recovered = self.again.is_some() || !faults.any(Fault::breaks_the_world);
         if !healed || !recovered {
             return false;
         }
@@ -103,9 +106,9 @@ impl Watch {
     }
 
     pub(super) fn measured(self, slot: usize) -> Measured {
-        let Self { fault, noticed, left, again, longest_pause: pause, .. } = self;
+        let Self { fault, second, noticed, left, again, longest_pause: pause, .. } = self;
         let broken = again.and(noticed);
         let aborted = broken.zip(left).map(|(noticed, left)| left.saturating_sub(noticed));
-        Measured { fault, slot, noticed: broken, aborted, again, pause }
+        Measured { fault, second, slot, noticed: broken, aborted, again, pause }
     }
 }

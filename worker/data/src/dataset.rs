@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use lockstep_jpeg::PlanarImage;
 
+use crate::cache::{CacheConfig, CoefficientCache};
 use crate::decode::Decoder;
 use crate::error::DataError;
 use crate::files::{DataFiles, Folder};
@@ -18,6 +19,7 @@ pub struct Dataset {
     manifest: Manifest,
     files: Box<dyn DataFiles>,
     shards: Vec<Shard>,
+    cache: Option<CoefficientCache>,
 }
 
 impl Dataset {
@@ -46,7 +48,27 @@ impl Dataset {
         let manifest = Manifest::of(&*files)?;
         let shards = manifest.shards().iter().map(|entry| Shard::open(&*files, entry));
         let shards = shards.collect::<Result<_, _>>()?;
-        Ok(Self { manifest, files, shards })
+        Ok(Self { manifest, files, shards, cache: None })
+    }
+
+    /// Lets [`Loader`](crate::Loader)s keep the coefficients of baseline JPEGs on the local disk, and read them
+    /// there in later data epochs. Views are the same as without.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be used.
+    pub fn cache_coefficients(&mut self, config: &CacheConfig) -> Result<(), DataError> {
+        self.cache = Some(CoefficientCache::open(config, &self.manifest)?);
+        Ok(())
+    }
+
+    /// Bytes of coefficients that are kept, by this process or another one; `None` without a cache.
+    pub fn cached_bytes(&self) -> Option<u64> {
+        self.cache.as_ref().map(CoefficientCache::bytes)
+    }
+
+    pub(crate) fn cache(&self) -> Option<&CoefficientCache> {
+        self.cache.as_ref()
     }
 
     /// What the data set holds.
@@ -62,6 +84,12 @@ impl Dataset {
     pub fn read(&self, id: SampleId, buffer: &mut Vec<u8>) -> Result<Label, DataError> {
         let SampleAddress { shard, index } = self.address(id)?;
         self.shards[shard].read(self.member(shard, index)?, buffer)
+    }
+
+    /// The label of a sample.
+    pub(crate) fn label(&self, id: SampleId) -> Result<Label, DataError> {
+        let SampleAddress { shard, index } = self.address(id)?;
+        Ok(self.member(shard, index)?.label)
     }
 
     /// Waits until reading a sample need not wait for its whole shard, but only so long; says whether that is so.

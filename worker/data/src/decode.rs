@@ -54,11 +54,7 @@ impl Decoder {
         let image = match bytes {
             [] => return Err("is empty".to_owned()),
             [0xFF, 0xD8, ..] => match baseline.open(bytes) {
-                Ok(opened) => OpenImage {
-                    width: opened.width(),
-                    height: opened.height(),
-                    source: Source::Baseline(opened),
-                },
+                Ok(opened) => OpenImage::baseline(opened),
                 Err(JpegError::Unsupported(_)) => open_jpeg(bytes, raw)?,
                 Err(damaged) => return Err(damaged.to_string()),
             },
@@ -67,6 +63,18 @@ impl Decoder {
         };
         check_sides(image.width, image.height)?;
         Ok(image)
+    }
+
+    /// Replaces `packed` with the coefficients of a baseline JPEG, to be opened by [`Decoder::open_packed`].
+    /// Says whether it could: not of another kind of file, nor of one that is damaged anywhere.
+    pub(crate) fn pack(&mut self, bytes: &[u8], packed: &mut Vec<u8>) -> bool {
+        self.baseline.pack(bytes, packed).is_ok()
+    }
+
+    /// As [`Decoder::open`] of the JPEG that was packed; decodes to the same samples.
+    pub(crate) fn open_packed<'a>(&'a mut self, packed: &'a [u8]) -> Result<OpenImage<'a>, String> {
+        let opened = self.baseline.open_packed(packed).map_err(|error| error.to_string())?;
+        Ok(OpenImage::baseline(opened))
     }
 
     /// Decodes the whole image as interleaved RGB, reusing the memory of `rgb`.
@@ -82,7 +90,12 @@ impl Decoder {
     }
 }
 
-impl OpenImage<'_> {
+impl<'a> OpenImage<'a> {
+    fn baseline(opened: lockstep_jpeg::Opened<'a>) -> Self {
+        let (width, height) = (opened.width(), opened.height());
+        Self { width, height, source: Source::Baseline(opened) }
+    }
+
     /// Pixels per row.
     pub fn width(&self) -> u32 {
         self.width

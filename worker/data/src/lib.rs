@@ -8,6 +8,7 @@
 //!  order           (cursor, lane, slot) ──▶ sample id             pure
 //!  files           where shards lie: a folder here, object stores in lockstep-store
 //!  shard, dataset  sample id ──▶ stored bytes + label             positional reads
+//!  cache           sample id ──▶ coefficients of a JPEG that was decoded before
 //!  decode          bytes ──▶ 8-bit planes, at least where a view needs them
 //!  view            (sides, key) ──▶ parameters                    pure
 //!  augment         (planes, parameters) ──▶ f32 view              pure, by resize, color, blur
@@ -21,6 +22,7 @@
 mod aligned;
 mod augment;
 mod blur;
+mod cache;
 mod color;
 mod dataset;
 mod decode;
@@ -49,6 +51,7 @@ mod view;
 mod weights;
 
 pub use augment::Augmenter;
+pub use cache::{CacheConfig, CacheEvent};
 pub use dataset::Dataset;
 pub use decode::{Decoder, OpenImage};
 pub use error::{DataError, Verdict};

@@ -12,29 +12,26 @@
 //! A damaged image does not stop a run: the next good sample of its shard
 //! takes its place (and its draws), and the batch says so in
 //! [`LoadedBatch::replaced`]. A failing disk does stop it.
+//!
+//! `worker.rs` fills one slot.
+
+mod worker;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lockstep_jpeg::PlanarImage;
-
-use crate::augment::Augmenter;
+use crate::cache::{CacheEvent, CoefficientCache};
 use crate::dataset::Dataset;
-use crate::decode::Decoder;
-use crate::error::{DataError, Verdict};
+use crate::error::DataError;
 use crate::order::Order;
 use crate::parallel;
-use crate::sample::{Label, SampleAddress, SampleId};
-use crate::view::{View, ViewKey, ViewParams, ViewRecipe};
-
-/// Samples that are tried in place of a damaged one before the run stops.
-const MAX_REPLACEMENTS: u64 = 32;
-/// How often a thread that waits for a shard looks whether it is still wanted.
-const WAIT: Duration = Duration::from_millis(100);
+use crate::sample::{Label, SampleId};
+use crate::view::ViewRecipe;
+use worker::{Job, Slot, Worker};
 
 /// What a loader reads, and with how much of the machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +63,10 @@ pub struct LoadedBatch {
     pub view_two: Vec<f32>,
     /// Damaged samples and what was used in their place.
     pub replaced: Vec<Replacement>,
+    /// Samples whose coefficients were in the cache.
+    pub cached: usize,
+    /// What happened to the cache since the batch before.
+    pub cache_events: Vec<CacheEvent>,
     /// What making the batch took, summed over threads.
     pub times: StageTimes,
 }
@@ -84,9 +85,9 @@ pub struct Replacement {
 /// Time per stage, summed over threads.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// Reading stored bytes.
+    /// Reading stored bytes, or coefficients from the cache.
     pub read: Duration,
-    /// Decoding to planes, as much as the crops need.
+    /// Decoding to planes, as much as the crops need; packing for the cache too where there is one.
     pub decode: Duration,
     /// Crop, resize and flip of both views.
     pub resize: Duration,
@@ -236,129 +237,11 @@ impl Maker {
         replaced.sort_unstable_by_key(|(index, _)| *index);
         batch.replaced = replaced.into_iter().map(|(_, replacement)| replacement).collect();
         batch.times = self.workers.iter_mut().map(|worker| std::mem::take(&mut worker.times)).sum();
+        batch.cached =
+            self.workers.iter_mut().map(|worker| std::mem::take(&mut worker.cached)).sum();
+        let cache = self.dataset.cache();
+        batch.cache_events = cache.map(CoefficientCache::take_events).unwrap_or_default();
         Ok(batch)
-    }
-}
-
-/// What all slots of a batch have in common.
-struct Job<'a> {
-    dataset: &'a Dataset,
-    recipe: &'a ViewRecipe,
-    seed: u64,
-    data_epoch: u64,
-    stop: &'a AtomicBool,
-    replaced: &'a Mutex<Vec<(usize, Replacement)>>,
-}
-
-/// One place of a batch.
-struct Slot<'a> {
-    index: usize,
-    id: SampleId,
-    label: &'a mut Label,
-    one: &'a mut [f32],
-    two: &'a mut [f32],
-}
-
-/// One thread's buffers.
-#[derive(Default)]
-struct Worker {
-    bytes: Vec<u8>,
-    decoder: Decoder,
-    image: PlanarImage,
-    augmenter: Augmenter,
-    times: StageTimes,
-}
-
-impl Worker {
-    fn fill(&mut self, job: &Job<'_>, slot: Slot<'_>) -> Result<(), DataError> {
-        if job.stop.load(Ordering::Relaxed) {
-            return Err(DataError::LoaderStopped);
-        }
-        while !job.dataset.wait(slot.id, WAIT)? {
-            if job.stop.load(Ordering::Relaxed) {
-                return Err(DataError::LoaderStopped);
-            }
-        }
-        let keys = [View::One, View::Two]
-            .map(|view| ViewKey::new(job.seed, job.data_epoch, slot.id, view));
-        let (label, params) = match self.load(job, slot.id, keys) {
-            Err(error) if error.verdict() == Verdict::ReplaceSample => {
-                let (used, loaded) = self.load_replacement(job, slot.id, keys)?;
-                let replacement = Replacement { wanted: slot.id, used, reason: error.to_string() };
-                let mut replaced = job.replaced.lock().expect("no holder of this lock can panic");
-                replaced.push((slot.index, replacement));
-                loaded
-            }
-            loaded => loaded?,
-        };
-        *slot.label = label;
-        for (params, out) in params.iter().zip([slot.one, slot.two]) {
-            self.augment(job.recipe, params, out);
-        }
-        Ok(())
-    }
-
-    /// Leaves in `self.image` what the views need of a sample.
-    fn load(
-        &mut self,
-        job: &Job<'_>,
-        id: SampleId,
-        keys: [ViewKey; 2],
-    ) -> Result<(Label, [ViewParams; 2]), DataError> {
-        let started = now();
-        let label = job.dataset.read(id, &mut self.bytes)?;
-        let read = now();
-        let params = self.decode(job.recipe, keys);
-        self.times.read += read - started;
-        self.times.decode += read.elapsed();
-        params.map(|params| (label, params)).map_err(|problem| job.dataset.bad_sample(id, problem))
-    }
-
-    fn decode(
-        &mut self,
-        recipe: &ViewRecipe,
-        keys: [ViewKey; 2],
-    ) -> Result<[ViewParams; 2], String> {
-        let image = self.decoder.open(&self.bytes)?;
-        let (width, height) = (image.width(), image.height());
-        let params = keys.map(|key| ViewParams::draw(recipe, width, height, key));
-        image.decode(&[params[0].crop, params[1].crop], &mut self.image)?;
-        Ok(params)
-    }
-
-    fn augment(&mut self, recipe: &ViewRecipe, params: &ViewParams, out: &mut [f32]) {
-        let started = now();
-        self.augmenter.resize(&self.image, params, recipe);
-        let resized = now();
-        self.augmenter.colour(params, recipe, out);
-        let coloured = now();
-        self.augmenter.blur(params, recipe, out);
-        self.times.resize += resized - started;
-        self.times.colour += coloured - resized;
-        self.times.blur += coloured.elapsed();
-    }
-
-    /// The next good sample of the same shard, from its start again after its end.
-    fn load_replacement(
-        &mut self,
-        job: &Job<'_>,
-        bad: SampleId,
-        keys: [ViewKey; 2],
-    ) -> Result<(SampleId, (Label, [ViewParams; 2])), DataError> {
-        let dataset = job.dataset;
-        let SampleAddress { shard, index } = dataset.address(bad)?;
-        let samples = dataset.manifest().shards()[shard].samples;
-        let tried = MAX_REPLACEMENTS.min(samples - 1);
-        for distance in 1..=tried {
-            let address = SampleAddress { shard, index: (index + distance) % samples };
-            let id = dataset.manifest().id(address);
-            match self.load(job, id, keys) {
-                Err(error) if error.verdict() == Verdict::ReplaceSample => {}
-                loaded => return loaded.map(|loaded| (id, loaded)),
-            }
-        }
-        let path = dataset.shard_path(bad)?.to_owned();
-        Err(DataError::NoReplacement { id: bad.0, tried, path })
     }
 }
 
@@ -372,9 +255,4 @@ impl std::iter::Sum for StageTimes {
             blur: sum.blur + next.blur,
         })
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "stage times are measured here; no result uses them")]
-fn now() -> Instant {
-    Instant::now()
 }

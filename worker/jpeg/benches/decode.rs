@@ -1,6 +1,7 @@
 //! Question: what does a photograph cost, whole and where two crops need only parts of it?
 //! Expect half a millisecond for 500×375 pixels in 100 KB, less than half of zune-jpeg's time, and
-//! entropy decoding as the larger part: two crops of a quarter each save a quarter.
+//! entropy decoding as the larger part: two crops of a quarter each save a quarter. From packed
+//! coefficients it should cost a quarter, and packing little more than decoding.
 //!
 //! `JPEG_PHOTOS=DIR` takes the `.jpg` files of a folder in place of a generated image.
 #![expect(missing_docs, reason = "criterion_group! makes an undocumented function")]
@@ -14,6 +15,10 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+/// Two regions in eighths of the sides, by name.
+const PARTS: [(&str, [[u32; 4]; 2]); 2] =
+    [("whole", [[0, 0, 8, 8]; 2]), ("crops", [[0, 1, 4, 4], [3, 2, 4, 4]])];
+
 fn decode(c: &mut Criterion) {
     let files = files();
     let (mut decoder, mut image) = (Decoder::default(), PlanarImage::default());
@@ -22,13 +27,33 @@ fn decode(c: &mut Criterion) {
     group.bench_function("headers only", |b| {
         b.iter(|| files.iter().for_each(|file| drop(black_box(decoder.open(file)))));
     });
-    for (name, parts) in [("whole", [[0, 0, 8, 8]; 2]), ("crops", [[0, 1, 4, 4], [3, 2, 4, 4]])] {
+    for (name, parts) in PARTS {
         group.bench_function(name, |b| {
             b.iter(|| {
                 for file in &files {
                     let opened = decoder.open(file).expect("a baseline JPEG");
                     let regions = parts.map(|part| eighths(part, opened.width(), opened.height()));
                     opened.decode(&regions, &mut image).expect("a sound JPEG");
+                }
+            });
+        });
+    }
+    let mut packed = Vec::new();
+    group.bench_function("pack", |b| {
+        b.iter(|| {
+            for file in &files {
+                decoder.pack(file, &mut packed).expect("a sound JPEG");
+            }
+        });
+    });
+    let all_packed: Vec<_> = files.iter().map(|file| pack(file)).collect();
+    for (name, parts) in PARTS {
+        group.bench_function(format!("{name}, packed"), |b| {
+            b.iter(|| {
+                for packed in &all_packed {
+                    let opened = decoder.open_packed(packed).expect("packed coefficients");
+                    let regions = parts.map(|part| eighths(part, opened.width(), opened.height()));
+                    opened.decode(&regions, &mut image).expect("packed coefficients");
                 }
             });
         });
@@ -43,6 +68,12 @@ fn decode(c: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+fn pack(file: &[u8]) -> Vec<u8> {
+    let mut packed = Vec::new();
+    Decoder::default().pack(file, &mut packed).expect("a sound JPEG");
+    packed
 }
 
 fn eighths([left, top, width, height]: [u32; 4], columns: u32, rows: u32) -> Region {

@@ -47,12 +47,17 @@ impl Block {
     /// Back to zeros, apart from the waste.
     #[inline(always)]
     pub(crate) fn clear(&mut self) {
-        *self.values.first_chunk_mut().expect("64 of 256") = [0; 64];
+        *self.coefficients_mut() = [0; 64];
     }
 
     #[inline(always)]
     pub(crate) fn coefficients(&self) -> &Coefficients {
         self.values.first_chunk().expect("64 of 256")
+    }
+
+    #[inline(always)]
+    pub(crate) fn coefficients_mut(&mut self) -> &mut Coefficients {
+        self.values.first_chunk_mut().expect("64 of 256")
     }
 
     /// Sets the coefficient at a position in the file.

@@ -1,5 +1,6 @@
 //! From a file to the planes of some regions.
 
+use crate::coefficients::{self, Packed};
 use crate::error::{JpegError, Place, damaged_at};
 use crate::headers::{self, Frame, Tables};
 use crate::mcus::{self, Damage, Source};
@@ -18,10 +19,20 @@ pub struct Decoder {
     spare: Vec<Plane>,
 }
 
-/// A JPEG with headers understood and pixels not yet decoded.
+/// An image with headers understood and pixels not yet decoded.
 #[derive(Debug)]
 pub struct Opened<'a> {
     decoder: &'a mut Decoder,
+    content: Content<'a>,
+}
+
+/// Where the coefficients are.
+#[derive(Debug)]
+enum Content<'a> {
+    /// In the scan, as Huffman codes.
+    Scan,
+    /// Here, packed.
+    Packed(Packed<'a>),
 }
 
 impl Decoder {
@@ -31,11 +42,46 @@ impl Decoder {
     ///
     /// [`JpegError::Unsupported`] for files that only a complete decoder reads.
     pub fn open(&mut self, file: &[u8]) -> Result<Opened<'_>, JpegError> {
+        self.load(file)?;
+        Ok(Opened { decoder: self, content: Content::Scan })
+    }
+
+    /// Replaces `packed` with the coefficients of the whole `file`, to be opened by
+    /// [`Decoder::open_packed`]. Takes about twice the bytes of the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Decoder::open`], and if any of the pixels are damaged.
+    pub fn pack(&mut self, file: &[u8], packed: &mut Vec<u8>) -> Result<(), JpegError> {
+        self.load(file)?;
+        self.needed.clear();
+        self.needed.resize(self.frame.mcus[0] * self.frame.mcus[1], true);
+        coefficients::write(self.source(), packed).map_err(|damage| self.located(damage))
+    }
+
+    /// Opens what [`Decoder::pack`] has written. It decodes to the same samples as the file did.
+    ///
+    /// Other bytes are an error, here or later, or decode to anything; a checksum is the caller's.
+    ///
+    /// # Errors
+    ///
+    /// [`JpegError::NoCoefficients`] if nothing can come of the bytes.
+    pub fn open_packed<'a>(&'a mut self, packed: &'a [u8]) -> Result<Opened<'a>, JpegError> {
+        let packed = coefficients::open(packed, &mut self.frame, &mut self.tables.quant);
+        let content = Content::Packed(packed.map_err(JpegError::NoCoefficients)?);
+        Ok(Opened { decoder: self, content })
+    }
+
+    fn load(&mut self, file: &[u8]) -> Result<(), JpegError> {
         let start = headers::read(file, &mut self.frame, &mut self.tables)?;
         let end = self.scan.load(file, start)?;
         headers::check_end(file, end)?;
-        self.check_lengths().map_err(|what| damaged_at(end, what))?;
-        Ok(Opened { decoder: self })
+        self.check_lengths().map_err(|what| damaged_at(end, what))
+    }
+
+    fn source(&self) -> Source<'_> {
+        let Self { frame, tables, scan, needed, .. } = self;
+        Source { frame, tables, scan, needed }
     }
 
     /// Bounds memory and time by the size of the file: each block takes two codes, each a bit or more.
@@ -114,12 +160,17 @@ impl Opened<'_> {
     ///
     /// If the pixels up to the last needed one are damaged; what the image then holds is undefined.
     pub fn decode(self, regions: &[Region], image: &mut PlanarImage) -> Result<(), JpegError> {
-        let decoder = self.decoder;
+        let Self { decoder, content } = self;
         decoder.shape(image);
         decoder.mark(regions);
-        let Decoder { frame, tables, scan, needed, .. } = &*decoder;
-        let source = Source { frame, tables, scan, needed };
-        mcus::decode(source, &mut image.planes).map_err(|damage| decoder.located(damage))
+        let Decoder { frame, tables, needed, .. } = &*decoder;
+        match content {
+            Content::Scan => mcus::decode(decoder.source(), &mut image.planes)
+                .map_err(|damage| decoder.located(damage)),
+            Content::Packed(packed) => packed
+                .decode(frame, &tables.quant, needed, &mut image.planes)
+                .map_err(JpegError::NoCoefficients),
+        }
     }
 }
 

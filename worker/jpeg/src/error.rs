@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// The two answers besides an image.
+/// The answers besides an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JpegError {
     /// A legal JPEG of a kind that is left to a complete decoder.
@@ -17,6 +17,10 @@ pub enum JpegError {
         /// Where it showed; the damage itself may lie before.
         place: Place,
     },
+
+    /// Bytes that are not what [`Decoder::pack`](crate::Decoder::pack) has written.
+    #[error("holds no coefficients of an image: {0}")]
+    NoCoefficients(&'static str),
 }
 
 /// Where damage showed.

@@ -7,14 +7,14 @@ use crate::idct::Coefficients;
 use crate::planes::Colour;
 
 /// Largest image that is decoded; the limit keeps a hostile header from taking all memory.
-const MAX_PIXELS: usize = 100_000_000;
+pub(crate) const MAX_PIXELS: usize = 100_000_000;
 /// Most blocks that an MCU may have (T.81, B.2.3).
 pub(crate) const MAX_BLOCKS_PER_MCU: usize = 10;
 
 /// A component of the frame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Component {
-    id: u8,
+    pub(crate) id: u8,
     /// Blocks per MCU, across and down.
     pub(crate) blocks: [usize; 2],
     /// Slots of its tables.
@@ -287,7 +287,7 @@ fn read_frame(segment: &mut Segment<'_>, frame: &mut Frame) -> Result<(), JpegEr
 }
 
 /// Decides the size of the MCUs.
-fn lay_out(frame: &mut Frame) -> Result<(), JpegError> {
+pub(crate) fn lay_out(frame: &mut Frame) -> Result<(), JpegError> {
     let unusual = Err(JpegError::Unsupported("unusual sampling"));
     // The MCU of a single component is one block, whatever its factors (A.2.2).
     if let [gray] = &mut frame.components[..] {

@@ -14,6 +14,8 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 
+use crate::processor::Portable;
+
 /// Fraction bits of the constants.
 const CONST_BITS: i32 = 13;
 /// Fraction bits kept between the passes.
@@ -69,10 +71,6 @@ pub(crate) trait Transform: Copy {
     /// Dequantizes and transforms a block into rows of samples.
     fn samples(self, coefficients: &Coefficients, steps: &Coefficients) -> [[u8; 8]; 8];
 }
-
-/// Runs everywhere.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Portable;
 
 impl Transform for Portable {
     #[inline(always)]

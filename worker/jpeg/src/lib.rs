@@ -14,6 +14,10 @@
 //!         blocks.rs: 64 coefficients ─▶ idct.rs: 64 samples ─▶ planes.rs
 //! ```
 //!
+//! Coefficients can also be packed (packing.rs: a block; coefficients.rs: an image) and decoded later
+//! from there, to the same samples. That takes twice the bytes and a fraction of the time, as Huffman's
+//! codes are most of the work. processor.rs chooses the code for the processor at hand.
+//!
 //! `decoder.rs` is what callers see; `mcus.rs` runs the loop over the MCUs (minimum coded units:
 //! the blocks of 8×8 samples that cover the same 8 or 16 pixels in each direction).
 //!
@@ -31,13 +35,16 @@
 
 mod bits;
 mod blocks;
+mod coefficients;
 mod decoder;
 mod error;
 mod headers;
 mod huffman;
 mod idct;
 mod mcus;
+mod packing;
 mod planes;
+mod processor;
 mod scan;
 
 pub use decoder::{Decoder, Opened};

@@ -1,14 +1,11 @@
-//! The loop over the MCUs: decode the bits of all, transform those that a region needs.
-
-use pulp::NullaryFnOnce;
-#[cfg(target_arch = "x86_64")]
-use pulp::x86::{V3, V4};
+//! The loop over the MCUs: decode the bits of all, hand over those that are needed.
 
 use crate::bits::Bits;
 use crate::blocks::{Block, read_ac, read_dc};
 use crate::headers::{Frame, MAX_BLOCKS_PER_MCU, Tables};
-use crate::idct::{Portable, Transform};
+use crate::idct::{Coefficients, Transform};
 use crate::planes::Plane;
+use crate::processor::{self, Processor, Work};
 use crate::scan::Scan;
 
 /// What there is to decode.
@@ -17,43 +14,73 @@ pub(crate) struct Source<'a> {
     pub(crate) frame: &'a Frame,
     pub(crate) tables: &'a Tables,
     pub(crate) scan: &'a Scan,
-    /// Which MCUs to transform, row by row.
+    /// Which MCUs are needed, row by row.
     pub(crate) needed: &'a [bool],
 }
 
 /// What is wrong with the pixels, and in which MCU it showed.
 pub(crate) type Damage = (&'static str, usize);
 
-/// Decodes into planes that have room, with the best code for this processor.
+/// Decodes what is needed into planes that have room.
 pub(crate) fn decode(source: Source<'_>, planes: &mut [Plane]) -> Result<(), Damage> {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = V3::try_new() {
-        let call = Decode { source, planes, transform: simd };
-        // Wider vectors would not help, but there are twice as many of them.
-        return match V4::try_new() {
-            Some(wide) => wide.vectorize(call),
-            None => simd.vectorize(call),
-        };
-    }
-    Decode { source, planes, transform: Portable }.call()
+    processor::run(Decode { source, planes })
 }
 
 /// The arguments of [`decode`].
-///
-/// A closure would do, but its shim is not always inlined, and is then compiled for any processor.
-struct Decode<'a, T> {
+struct Decode<'a> {
     source: Source<'a>,
     planes: &'a mut [Plane],
-    transform: T,
 }
 
-impl<T: Transform> NullaryFnOnce for Decode<'_, T> {
+impl Work for Decode<'_> {
     type Output = Result<(), Damage>;
 
+    #[inline(always)]
+    fn run<P: Processor>(self, processor: P) -> Self::Output {
+        let Source { frame, tables, .. } = self.source;
+        let planes = self.planes;
+        self.source.decode(IntoPlanes { frame, quant: &tables.quant, planes, transform: processor })
+    }
+}
+
+/// The blocks of an MCU, and those that this one has not.
+pub(crate) type Blocks = [Block; MAX_BLOCKS_PER_MCU];
+
+/// What becomes of the MCUs that are needed, in their order.
+pub(crate) trait Sink {
+    /// Takes the blocks of one.
+    fn take(&mut self, mcu: usize, blocks: &Blocks);
+}
+
+/// Transforms blocks to samples.
+pub(crate) struct IntoPlanes<'a, T> {
+    pub(crate) frame: &'a Frame,
+    pub(crate) quant: &'a [Coefficients; 4],
+    pub(crate) planes: &'a mut [Plane],
+    pub(crate) transform: T,
+}
+
+impl<T: Transform> Sink for IntoPlanes<'_, T> {
+    #[inline(always)]
+    fn take(&mut self, mcu: usize, blocks: &Blocks) {
+        let columns = self.frame.mcus[0];
+        let (column, row) = (mcu % columns, mcu / columns);
+        for (part, block) in self.frame.parts.iter().zip(blocks) {
+            let component = self.frame.components[part.component];
+            let [across, down] = component.blocks;
+            let steps = &self.quant[component.quant];
+            let samples = self.transform.samples(block.coefficients(), steps);
+            let (x, y) = (column * across + part.column, row * down + part.row);
+            self.planes[part.component].put_block(8 * x, 8 * y, &samples);
+        }
+    }
+}
+
+impl Source<'_> {
     /// Restart interval by restart interval, each as far as something is needed.
     #[inline(always)]
-    fn call(self) -> Self::Output {
-        let Source { frame, scan, needed, .. } = self.source;
+    pub(crate) fn decode(self, mut sink: impl Sink) -> Result<(), Damage> {
+        let Source { frame, scan, needed, .. } = self;
         let interval = match frame.restart_interval {
             0 => needed.len(),
             interval => interval,
@@ -61,12 +88,12 @@ impl<T: Transform> NullaryFnOnce for Decode<'_, T> {
         for (index, needed) in needed.chunks(interval).enumerate() {
             let Some(last) = needed.iter().rposition(|&needed| needed) else { continue };
             let (bits, end) = scan.interval(index);
-            let mut position = Position { source: self.source, bits, last_dc: [0; 3] };
+            let mut position = Position { source: self, bits, last_dc: [0; 3] };
             let mut blocks = [Block::ZERO; MAX_BLOCKS_PER_MCU];
             for (mcu, &needed) in (index * interval..).zip(&needed[..=last]) {
                 if needed {
                     position.read(&mut blocks).ok_or(("a code is impossible", mcu))?;
-                    self.source.transform(self.transform, mcu, &blocks, self.planes);
+                    sink.take(mcu, &blocks);
                 } else {
                     position.skip().ok_or(("a code is impossible", mcu))?;
                 }
@@ -76,28 +103,6 @@ impl<T: Transform> NullaryFnOnce for Decode<'_, T> {
             }
         }
         Ok(())
-    }
-}
-
-impl Source<'_> {
-    #[inline(always)]
-    fn transform<T: Transform>(
-        self,
-        transform: T,
-        mcu: usize,
-        blocks: &[Block; MAX_BLOCKS_PER_MCU],
-        planes: &mut [Plane],
-    ) {
-        let columns = self.frame.mcus[0];
-        let (column, row) = (mcu % columns, mcu / columns);
-        for (part, block) in self.frame.parts.iter().zip(blocks) {
-            let component = self.frame.components[part.component];
-            let [across, down] = component.blocks;
-            let samples =
-                transform.samples(block.coefficients(), &self.tables.quant[component.quant]);
-            let (x, y) = (column * across + part.column, row * down + part.row);
-            planes[part.component].put_block(8 * x, 8 * y, &samples);
-        }
     }
 }
 
@@ -113,7 +118,7 @@ impl Position<'_> {
     /// Reads an MCU. All of it before the first transform, so that vectors are not loaded from where
     /// single coefficients are still on their way to memory.
     #[inline(always)]
-    fn read(&mut self, blocks: &mut [Block; MAX_BLOCKS_PER_MCU]) -> Option<()> {
+    fn read(&mut self, blocks: &mut Blocks) -> Option<()> {
         let Source { frame, tables, .. } = self.source;
         for (part, block) in frame.parts.iter().zip(blocks) {
             let component = frame.components[part.component];

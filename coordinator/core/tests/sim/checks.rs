@@ -1,9 +1,11 @@
 //! What must hold at one moment; for what must hold of the whole history, see `law.rs`.
 
+use std::collections::BTreeSet;
+
 use lockstep_core::Event;
 use lockstep_proto::ids::WorkerUid;
 use lockstep_proto::server::Refusal;
-use lockstep_proto::{WorkerMessage, World};
+use lockstep_proto::{Phase, WorkerMessage, World};
 
 use super::process::Process;
 use super::{STEPS, Sim};
@@ -39,6 +41,13 @@ impl Sim {
         assert!(status.step.0 <= STEPS && !status.summary.is_empty());
     }
 
+    /// A run that is complete has left its last state on some disk.
+    pub(super) fn check_complete(&self) {
+        let saved =
+            |step| self.machines.iter().filter_map(|m| m.disk).any(|held| held.step == step);
+        assert!(self.over != Some(Phase::Complete) || saved(STEPS), "the last state is lost");
+    }
+
     /// No member of the world that forms holds anything newer than the state that it starts from.
     pub(super) fn check_newest_state(&self, start: u64) {
         let world = self.law.world(self.law.newest_generation()).expect("it is announced");
@@ -47,6 +56,12 @@ impl Sim {
             let held = process.held.map_or(0, |held| held.step);
             assert!(!member || held <= start, "{} holds step {held}, not {start}", process.uid);
         }
+    }
+
+    /// The ranks of a world can talk to each other.
+    pub(super) fn check_backends(&self, world: &World) {
+        let backends = world.members.iter().map(|member| self.backends[&member.worker.0]);
+        assert_eq!(backends.collect::<BTreeSet<_>>().len(), 1, "a mixed world: {world:?}");
     }
 
     /// A world forms only of more than half of those who wait for it or are coming back from the last one.

@@ -38,9 +38,13 @@ impl Sim {
         }
     }
 
-    /// No more faults; what is stuck or frozen comes back by itself.
+    /// No more faults; what is stuck or frozen comes back by itself. Somebody starts anew what has another NCCL.
     fn heal(&mut self) {
         for index in 0..self.machines.len() {
+            let process = self.machines[index].process.as_ref();
+            if process.is_some_and(|process| self.backends[&process.uid] != self.backend) {
+                self.end_process(index);
+            }
             self.after(Duration::ZERO, Happening::Wake(index));
         }
         self.ask(&OperatorCommand::Resume);

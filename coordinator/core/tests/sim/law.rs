@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lockstep_core::{AppliedStep, Record};
+use lockstep_core::{AppliedStep, Record, Then};
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Generation, Step, WorkerUid};
-use lockstep_proto::{PlanWindow, StepPlan, World};
+use lockstep_proto::{CommunicatorIds, PlanWindow, StepPlan, World};
 
 use super::meeting::Held;
 
@@ -15,6 +15,8 @@ pub(crate) struct Law {
     /// Newest world in the journal, and whether it is over there.
     journaled: Generation,
     open: bool,
+    /// Whether the run is to end with it.
+    last: bool,
     /// How far that world is planned in the journal.
     planned: Step,
     worlds: BTreeMap<Generation, World>,
@@ -25,6 +27,7 @@ pub(crate) struct Law {
     /// What every step was ever planned to be.
     plans: BTreeMap<Step, StepPlan>,
     regroups: BTreeMap<(Generation, Step), bool>,
+    communicators: BTreeMap<Generation, CommunicatorIds>,
     applied: BTreeSet<(Generation, Cursor)>,
     /// By batch: the state behind it.
     states: BTreeMap<u64, Held>,
@@ -36,6 +39,7 @@ impl Law {
             Record::World(world) => {
                 assert!(world.generation > self.journaled, "generations must grow");
                 assert!(!self.open, "two live worlds");
+                assert!(!self.last, "a world behind the one that was to be the last");
                 (self.journaled, self.open) = (world.generation, true);
                 self.planned = world.start.step;
                 let members = world.members.iter().map(|place| place.worker.clone()).collect();
@@ -45,6 +49,11 @@ impl Law {
                 assert_eq!(planned.generation, self.journaled, "a plan of a world that is over");
                 assert!(self.open && planned.until > self.planned, "a plan of no new step");
                 self.planned = planned.until;
+            }
+            Record::Stopping(generation, stopping) => {
+                assert_eq!(*generation, self.journaled, "the stop of another world");
+                assert!(self.open && !self.last, "stopped already");
+                self.last = stopping.then == Then::End;
             }
             Record::Ended(generation) => {
                 assert_eq!(*generation, self.journaled, "the end of another world");
@@ -89,6 +98,14 @@ impl Law {
         }
     }
 
+    /// Ids are handed on to one of the members.
+    pub(crate) fn communicators(&mut self, ids: &CommunicatorIds) {
+        assert_eq!(ids.generation, self.journaled, "ids of another world");
+        assert!(self.open, "ids of a world that is over");
+        let first = self.communicators.entry(ids.generation).or_insert_with(|| ids.clone());
+        assert_eq!(first, ids, "two sets of ids for one world");
+    }
+
     /// A line of history.
     pub(crate) fn applied(&mut self, line: &AppliedStep) {
         let fresh = self.applied.insert((line.generation, line.cursor));
@@ -108,6 +125,10 @@ impl Law {
 
     pub(crate) fn newest_generation(&self) -> Generation {
         self.journaled
+    }
+
+    pub(crate) fn worlds(&self) -> impl Iterator<Item = &World> {
+        self.worlds.values()
     }
 
     pub(crate) fn world(&self, generation: Generation) -> Option<&World> {

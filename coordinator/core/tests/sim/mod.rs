@@ -18,7 +18,8 @@ use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Generation, Rank, Slot, WorkerUid};
 use lockstep_proto::server::Refusal;
 use lockstep_proto::{
-    CoordinatorMessage, Hello, Occurrence, OperatorCommand, Phase, Secret, WorkerMessage, WorldEnd,
+    Backend, CoordinatorMessage, Hello, Occurrence, OperatorCommand, Phase, Secret, WorkerMessage,
+    WorldEnd,
 };
 
 use self::dice::Dice;
@@ -29,9 +30,11 @@ use self::process::Process;
 use crate::support::{VERSION, config, secs};
 
 /// Steps of a run.
-const STEPS: u64 = 60;
+pub(crate) const STEPS: u64 = 60;
 const HEARTBEAT: Duration = Duration::from_millis(500);
 const TICK: Duration = Duration::from_millis(100);
+const NCCL: Backend = Backend::Nccl { version: 22_907 };
+const OTHER_NCCL: Backend = Backend::Nccl { version: 22_803 };
 
 /// What happens at some time.
 #[derive(Debug)]
@@ -98,6 +101,10 @@ pub(crate) struct Sim {
     machines: Vec<Machine>,
     /// Whether every machine has a slot of its own.
     fixed: bool,
+    /// What the machines have; now and then one has something else.
+    backend: Backend,
+    /// Of every process that was started.
+    backends: BTreeMap<String, Backend>,
     meetings: BTreeMap<Generation, Meeting>,
     pub(crate) law: Law,
     /// By batch: worlds that have completed it.
@@ -124,10 +131,13 @@ impl Sim {
         let config = shape(&mut dice, world);
         let machines = dice.small(config.run.world, 5);
         let fixed = dice.one_in(2);
+        let backend = if dice.one_in(2) { Backend::Host } else { NCCL };
         let mut sim = Self {
             seed,
             config,
             fixed,
+            backend,
+            backends: BTreeMap::new(),
             dice,
             now: Duration::ZERO,
             queue: BTreeMap::new(),
@@ -300,6 +310,7 @@ impl Sim {
             Effect::Finished(_) => {
                 let core = self.core.as_ref().expect("it has just decided");
                 (self.over, self.reason) = (Some(core.status().phase), core.explain());
+                self.check_complete();
             }
         }
     }
@@ -308,6 +319,7 @@ impl Sim {
         match &message {
             CoordinatorMessage::World(world) => {
                 self.check_majority(world);
+                self.check_backends(world);
                 self.law.announced(world, &self.config);
                 if let Some((_, enlisted)) = self.heard_of.get_mut(&stream) {
                     *enlisted = false;
@@ -317,6 +329,7 @@ impl Sim {
                 self.check_newest_state(world.start.step.0);
             }
             CoordinatorMessage::Plan(window) => self.law.planned(window),
+            CoordinatorMessage::CommunicatorIds(ids) => self.law.communicators(ids),
             CoordinatorMessage::Welcome(_)
             | CoordinatorMessage::Abort(_)
             | CoordinatorMessage::Stop(_)
@@ -382,7 +395,10 @@ impl Sim {
             self.processes += 1;
             let slot = self.fixed.then(|| Slot(u32::try_from(index).expect("few machines")));
             let uid = format!("w{}", self.processes);
-            machine.process = Some(Process::new(uid, slot, machine.disk));
+            let odd = self.faults.contains(&self.now) && self.dice.one_in(16);
+            let backend = if odd { OTHER_NCCL } else { self.backend };
+            self.backends.insert(uid.clone(), backend);
+            machine.process = Some(Process::new((uid, slot), backend, machine.disk));
         }
         let Some(process) = machine.process.as_mut() else { return };
         if process.stream.is_some() {
@@ -443,8 +459,9 @@ impl Sim {
         if process.stream.is_none_or(|(theirs, _)| theirs != stream) {
             return;
         }
-        if process.frozen_until > self.now {
-            let thaw = process.frozen_until;
+        if process.frozen_until >= self.now {
+            // So that what arrives at that very instant does not overtake what waits.
+            let thaw = process.frozen_until + Duration::from_nanos(1);
             return self.at(thaw, Happening::Down(stream, message));
         }
         process.hear(*message);

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lockstep_proto::ids::{Digest, Generation, Rank, Slot, Step, WorkerUid};
+use lockstep_proto::limits::COMMUNICATOR_ID_BYTES;
 use lockstep_proto::{
-    Activity, CheckpointWritten, CoordinatorMessage, Goodbye, Heartbeat, Hello, Membership,
-    PlanWindow, StepPlan, StepReport, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
+    Activity, Backend, CheckpointWritten, CommunicatorId, CommunicatorIds, CoordinatorMessage,
+    Goodbye, Heartbeat, Hello, Membership, PlanWindow, StepPlan, StepReport, TrainingState,
+    WorkerMessage, World, WorldEnd, WorldEnded,
 };
 
 use super::dice::Dice;
 use super::meeting::{Held, Meeting, is_finite};
-use crate::support::{enlist_after, hello, report, reports};
+use crate::support::{enlist_with, hello, report, reports};
 
 /// Digests are taken behind every so many steps.
 const DIGEST_EVERY: u64 = 5;
@@ -22,6 +24,7 @@ pub(crate) struct Process {
     pub(crate) uid: String,
     /// The place that it wants, where it has one.
     slot: Option<Slot>,
+    backend: Backend,
     /// The stream to the coordinator, and whether it was welcomed there.
     pub(crate) stream: Option<(u64, bool)>,
     pub(crate) held: Option<Held>,
@@ -47,6 +50,10 @@ pub(crate) struct Part {
     pub(crate) generation: Generation,
     pub(crate) rank: Rank,
     total: u64,
+    /// Where the ranks meet; of rank 0, what it has made.
+    communicators: Option<CommunicatorIds>,
+    /// Whether it may go there.
+    may_meet: bool,
     joined: bool,
     plans: BTreeMap<u64, StepPlan>,
     /// First step without a plan.
@@ -54,14 +61,21 @@ pub(crate) struct Part {
     sequence: u64,
     arrived: bool,
     saving_until: Duration,
+    /// Whether it has begun to save the last state.
+    last_save: bool,
     proven: Option<TrainingState>,
 }
 
 impl Process {
-    pub(crate) fn new(uid: String, slot: Option<Slot>, held: Option<Held>) -> Self {
+    pub(crate) fn new(
+        (uid, slot): (String, Option<Slot>),
+        backend: Backend,
+        held: Option<Held>,
+    ) -> Self {
         Self {
             uid,
             slot,
+            backend,
             stream: None,
             held,
             saved: None,
@@ -120,13 +134,17 @@ impl Process {
             CoordinatorMessage::Welcome(welcome) => {
                 self.stream = self.stream.map(|(stream, _)| (stream, true));
                 match &self.world {
-                    Some(part) if welcome.member_of == Some(part.generation) => {}
+                    Some(part) if welcome.member_of == Some(part.generation) => {
+                        let ids = part.communicators.clone().filter(|_| part.rank == Rank(0));
+                        self.words.extend(ids.map(WorkerMessage::CommunicatorIds));
+                    }
                     Some(_) => self.leave_world(WorldEnd::Failed, None),
                     None => self.enlist(),
                 }
             }
             CoordinatorMessage::World(world) => self.enter(&world),
             CoordinatorMessage::Plan(window) => self.plan(window),
+            CoordinatorMessage::CommunicatorIds(ids) => self.meet(&ids),
             CoordinatorMessage::Abort(abort) => {
                 if self.is_in(abort.generation) {
                     self.leave_world(WorldEnd::Failed, None);
@@ -144,18 +162,35 @@ impl Process {
 
     fn enter(&mut self, world: &World) {
         assert!(self.world.is_none(), "{}: a world inside a world", self.uid);
+        let alone = self.backend == Backend::Host || world.members.len() == 1;
+        let makes_ids = !alone && world.rank == Rank(0);
+        let communicators = makes_ids.then(|| made_of(&self.uid, world.generation));
+        self.words.extend(communicators.clone().map(WorkerMessage::CommunicatorIds));
         self.world = Some(Part {
             generation: world.generation,
             rank: world.rank,
             total: world.total_steps,
+            communicators,
+            may_meet: alone,
             joined: false,
             plans: BTreeMap::new(),
             planned: world.start.step.0,
             sequence: 0,
             arrived: false,
             saving_until: Duration::ZERO,
+            last_save: false,
             proven: None,
         });
+    }
+
+    fn meet(&mut self, ids: &CommunicatorIds) {
+        let Some(part) = self.world.as_mut().filter(|part| part.generation == ids.generation)
+        else {
+            return;
+        };
+        let known = part.communicators.get_or_insert_with(|| ids.clone());
+        assert_eq!(known, ids, "{}: the ranks would meet at two places", self.uid);
+        part.may_meet = true;
     }
 
     fn plan(&mut self, window: PlanWindow) {
@@ -173,7 +208,7 @@ impl Process {
 
     fn enlist(&mut self) {
         let state = self.held.map(Held::state);
-        self.words.push(enlist_after(self.ended.0, state));
+        self.words.push(enlist_with(self.backend, self.ended.0, state));
     }
 
     pub(crate) fn leave_world(&mut self, reason: WorldEnd, culprit: Option<Rank>) {
@@ -204,6 +239,9 @@ impl Process {
         if part.saving_until > now {
             return false;
         }
+        if !part.may_meet {
+            return false;
+        }
         if !part.joined {
             part.sequence = 1;
             if let Some(held) = meeting.join(part.rank, self.held) {
@@ -214,7 +252,7 @@ impl Process {
         }
         let held = self.held.expect("it has taken over the state");
         if held.step == part.total {
-            self.leave_world(WorldEnd::Complete, None);
+            self.complete(now, dice);
             return false;
         }
         let Some(plan) = part.plans.get(&held.step).copied() else { return false };
@@ -227,6 +265,20 @@ impl Process {
         let Some(stop) = meeting.outcome(held.cursor) else { return false };
         self.finish(held, &plan, stop, now, dice);
         true
+    }
+
+    /// Rank 0 takes its time to save the last state.
+    fn complete(&mut self, now: Duration, dice: &mut Dice) {
+        let part = self.world.as_mut().expect("it was in a world");
+        if part.rank == Rank(0) && !part.last_save {
+            part.last_save = true;
+            part.saving_until = now + dice.ms(0, 3000);
+            return;
+        }
+        if part.rank == Rank(0) {
+            self.save();
+        }
+        self.leave_world(WorldEnd::Complete, None);
     }
 
     fn finish(&mut self, held: Held, plan: &StepPlan, stop: bool, now: Duration, dice: &mut Dice) {
@@ -262,4 +314,15 @@ impl Process {
             }
         }
     }
+}
+
+/// Ids that no other process makes, and that this one makes for no other world.
+fn made_of(uid: &str, generation: Generation) -> CommunicatorIds {
+    let id = |channel: u8| {
+        let mut bytes = [channel; COMMUNICATOR_ID_BYTES];
+        bytes[..8].copy_from_slice(&generation.0.to_le_bytes());
+        bytes[8..][..uid.len()].copy_from_slice(uid.as_bytes());
+        CommunicatorId(bytes)
+    };
+    CommunicatorIds { generation, statistics: id(0), gradients: id(1) }
 }

@@ -10,8 +10,8 @@ use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Cursor, Digest, Generation, Rank, Slot, Step, WorkerUid};
 use lockstep_proto::layers::Layers;
 use lockstep_proto::{
-    CoordinatorMessage, DataSet, Enlist, Heartbeat, Hello, Occurrence, PROTOCOL_VERSION, Secret,
-    StepReport, StepReports, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
+    Backend, CoordinatorMessage, DataSet, Enlist, Heartbeat, Hello, Occurrence, PROTOCOL_VERSION,
+    Secret, StepReport, StepReports, TrainingState, WorkerMessage, World, WorldEnd, WorldEnded,
 };
 
 pub(crate) const VERSION: &str = "0.1.0";
@@ -86,8 +86,17 @@ pub(crate) fn enlist(state: Option<TrainingState>) -> WorkerMessage {
 }
 
 pub(crate) fn enlist_after(ended: u64, state: Option<TrainingState>) -> WorkerMessage {
+    enlist_with(Backend::Host, ended, state)
+}
+
+pub(crate) fn enlist_with(
+    backend: Backend,
+    ended: u64,
+    state: Option<TrainingState>,
+) -> WorkerMessage {
     let collective_address = SocketAddr::from(([127, 0, 0, 1], 9000));
-    WorkerMessage::Enlist(Enlist { collective_address, state, ended: Generation(ended) })
+    let ended = Generation(ended);
+    WorkerMessage::Enlist(Enlist { collective_address, state, ended, backend })
 }
 
 pub(crate) fn state(step: u64) -> TrainingState {
@@ -188,6 +197,7 @@ pub(crate) fn world_of(effects: &[Effect], session: u64) -> Option<&World> {
         | CoordinatorMessage::Stop(_)
         | CoordinatorMessage::Save(_)
         | CoordinatorMessage::Dump(_)
+        | CoordinatorMessage::CommunicatorIds(_)
         | CoordinatorMessage::Dismiss(_) => None,
     })
 }
@@ -202,6 +212,7 @@ pub(crate) fn planned(effects: &[Effect], session: u64) -> Vec<u64> {
         | CoordinatorMessage::Stop(_)
         | CoordinatorMessage::Save(_)
         | CoordinatorMessage::Dump(_)
+        | CoordinatorMessage::CommunicatorIds(_)
         | CoordinatorMessage::Dismiss(_) => None,
     });
     windows.flat_map(|window| window.steps.iter().map(|plan| plan.step.0)).collect()

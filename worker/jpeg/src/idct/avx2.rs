@@ -10,8 +10,9 @@ use pulp::x86::V3;
 
 use super::{
     CONST_BITS, Coefficients, FIRST_SHIFT, INNER, ODD_0, ODD_1, ODD_2, ODD_3, OUTER, PASS1_BITS,
-    Portable, SECOND_SHIFT, SHARED_A, SHARED_B, Transform,
+    SECOND_SHIFT, SHARED_A, SHARED_B, Transform,
 };
+use crate::processor::Portable;
 
 impl Transform for V3 {
     #[inline(always)]

@@ -2,5 +2,6 @@
 
 mod hostile;
 mod identity;
+mod packed;
 mod regions;
 mod support;

@@ -18,6 +18,7 @@ use serde::Serialize;
 use super::photos;
 use crate::commands::Misuse;
 use crate::commands::output::{Format, count};
+use crate::data_set::CacheArgs;
 
 /// Samples of a batch, where there are so many.
 const BATCH: u32 = 50;
@@ -50,6 +51,8 @@ pub(super) struct DataArgs {
     /// Print the figures as JSON.
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
 }
 
 /// What was measured.
@@ -70,6 +73,19 @@ struct Figures {
     microseconds: Vec<(&'static str, f64)>,
     /// CPU time of an image of which only the last pixel is decoded; median over the rounds.
     entropy_microseconds: f64,
+    /// Where there is a cache of coefficients.
+    cache: Option<CacheFigures>,
+}
+
+/// What the cache held, which one data epoch has filled before.
+#[derive(Debug, Serialize)]
+struct CacheFigures {
+    /// Images that came from it, of 1.
+    share: f64,
+    /// Of a stored image.
+    bytes_per_image: f64,
+    /// Those bytes, to those of the shards.
+    bytes_to_shards: f64,
 }
 
 /// Measures, and prints the figures.
@@ -78,7 +94,8 @@ pub(super) fn run(args: &DataArgs) -> anyhow::Result<ExitCode> {
         make(folder).with_context(|| format!("write into {}", folder.display()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (dataset, _packed) = dataset(args)?;
+    let (mut dataset, _packed) = dataset(args)?;
+    args.cache.apply(&mut dataset)?;
     let figures = measure(args, &Arc::new(dataset))?;
     Format::from_flag(args.json).print(&text(&figures), &figures)?;
     Ok(ExitCode::SUCCESS)
@@ -150,6 +167,9 @@ fn measure(args: &DataArgs, dataset: &Arc<Dataset>) -> Result<Figures, DataError
     let batches = u32::try_from(samples / u64::from(batch)).map_or(ROUND, |most| most.min(ROUND));
     let images = batches * batch;
     let mut loader = loader(args, dataset, batch)?;
+    if dataset.cached_bytes().is_some() {
+        take(&mut loader, u32::try_from(samples / u64::from(batch)).unwrap_or(u32::MAX))?;
+    }
     let mut round = || measured(|| take(&mut loader, batches));
     round()?;
     let rounds: Vec<_> = (0..args.rounds).map(|_| round()).collect::<Result<_, _>>()?;
@@ -160,7 +180,8 @@ fn measure(args: &DataArgs, dataset: &Arc<Dataset>) -> Result<Figures, DataError
     let each = |time: Duration| time.as_secs_f64() / f64::from(images);
     let wall = median(rounds.iter().map(|round| each(round.wall)));
     let cpu = median(rounds.iter().map(|round| each(round.cpu)));
-    let times: StageTimes = rounds.iter().map(|round| round.result).sum();
+    let times: StageTimes = rounds.iter().map(|round| round.result.0).sum();
+    let cached: usize = rounds.iter().map(|round| round.result.1).sum();
     let mean = |time: Duration| 1e6 * each(time) / f64::from(args.rounds);
     Ok(Figures {
         size: args.size,
@@ -172,6 +193,9 @@ fn measure(args: &DataArgs, dataset: &Arc<Dataset>) -> Result<Figures, DataError
         images_per_second: 1.0 / wall,
         microseconds: stages(&times).map(|(name, time)| (name, mean(time))).to_vec(),
         entropy_microseconds: 1e6 * median(entropy.iter().map(|round| each(round.cpu))),
+        cache: dataset
+            .cached_bytes()
+            .map(|bytes| CacheFigures::new(dataset, bytes, share(cached, args.rounds * images))),
     })
 }
 
@@ -194,15 +218,34 @@ fn loader(args: &DataArgs, dataset: &Arc<Dataset>, batch: u32) -> Result<Loader,
     Loader::start(Arc::clone(dataset), order, ViewRecipe::imagenet(args.size), config)
 }
 
-fn take(loader: &mut Loader, batches: u32) -> Result<StageTimes, DataError> {
-    (0..batches)
-        .map(|_| {
-            let batch = loader.next_batch()?;
-            let times = batch.times;
-            loader.recycle(batch);
-            Ok(times)
-        })
-        .sum()
+/// Takes batches; gives their times, and how many of their images came from the cache.
+fn take(loader: &mut Loader, batches: u32) -> Result<(StageTimes, usize), DataError> {
+    let (mut times, mut cached) = (Vec::new(), 0);
+    for _ in 0..batches {
+        let batch = loader.next_batch()?;
+        if let Some(event) = batch.cache_events.first() {
+            tracing::warn!(%event, "coefficient cache");
+        }
+        times.push(batch.times);
+        cached += batch.cached;
+        loader.recycle(batch);
+    }
+    Ok((times.into_iter().sum(), cached))
+}
+
+fn share(cached: usize, images: u32) -> f64 {
+    f64::from(u32::try_from(cached).expect("some of the images")) / f64::from(images)
+}
+
+impl CacheFigures {
+    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^52 bytes")]
+    fn new(dataset: &Dataset, bytes: u64, share: f64) -> Self {
+        let manifest = dataset.manifest();
+        let shards: u64 = manifest.shards().iter().map(|shard| shard.bytes).sum();
+        let bytes = bytes as f64;
+        let bytes_per_image = bytes / manifest.samples() as f64;
+        Self { share, bytes_per_image, bytes_to_shards: bytes / shards as f64 }
+    }
 }
 
 /// Decodes of `images` samples only what the last pixel needs: all codes of a baseline JPEG, and little else.
@@ -245,11 +288,23 @@ fn text(figures: &Figures) -> String {
         figures.entropy_microseconds,
         1e6 / figures.entropy_microseconds,
     );
-    head + &figures.microseconds.iter().map(line).collect::<String>() + &entropy
+    let cache = figures.cache.as_ref().map(|cache| {
+        format!(
+            "coefficient cache: {:.0} % of the images, {:.1} KB each, {:.2} times the shards\n",
+            100.0 * cache.share,
+            cache.bytes_per_image / 1e3,
+            cache.bytes_to_shards,
+        )
+    });
+    head + &figures.microseconds.iter().map(line).collect::<String>()
+        + &entropy
+        + &cache.unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use lockstep_data::CacheConfig;
+
     use super::*;
     use crate::commands::failure;
     use crate::testing;
@@ -263,6 +318,7 @@ mod tests {
             threads: 2,
             rounds: 2,
             json: false,
+            cache: CacheArgs::default(),
         }
     }
 
@@ -275,6 +331,24 @@ mod tests {
         assert!(figures.images_per_second_per_core > 0.0 && figures.entropy_microseconds > 0.0);
         let text = text(&figures);
         assert!(text.contains("2 threads") && text.contains("entropy decoding alone"), "{text}");
+    }
+
+    #[test]
+    fn a_cache_is_filled_before_it_is_measured() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = folder.path().join("images");
+        std::fs::create_dir(&images).unwrap();
+        (0..4).for_each(|index| {
+            std::fs::write(images.join(format!("{index}.jpg")), photos::jpeg(index)).unwrap();
+        });
+        let args = DataArgs { images: Some(images), rounds: 20, ..args() };
+        let (mut dataset, _packed) = dataset(&args).unwrap();
+        let config = CacheConfig { folder: folder.path().join("cache"), bound: 1 << 30 };
+        dataset.cache_coefficients(&config).unwrap();
+        let figures = measure(&args, &Arc::new(dataset)).unwrap();
+        let cache = figures.cache.as_ref().unwrap();
+        assert!(cache.share > 0.0 && (1.0..4.0).contains(&cache.bytes_to_shards), "{cache:?}");
+        assert!(text(&figures).contains("coefficient cache: "), "{}", text(&figures));
     }
 
     #[test]
