@@ -52,9 +52,7 @@ pub(crate) struct Part {
     total: u64,
     /// Where the ranks meet; of rank 0, what it has made.
     communicators: Option<CommunicatorIds>,
-    /// Whether it may go there.
-    may_meet: bool,
-    joined: bool,
+    place: Place,
     plans: BTreeMap<u64, StepPlan>,
     /// First step without a plan.
     pub(crate) planned: u64,
@@ -64,6 +62,16 @@ pub(crate) struct Part {
     /// Whether it has begun to save the last state.
     last_save: bool,
     proven: Option<TrainingState>,
+}
+
+/// How far it is on its way to the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    /// It does not know where they meet.
+    Outside,
+    /// It may go there.
+    OnItsWay,
+    Joined,
 }
 
 impl Process {
@@ -117,7 +125,7 @@ impl Process {
         let activity = self.world.as_ref().map(|part| {
             if part.saving_until > now {
                 Activity::Saving
-            } else if !part.joined {
+            } else if part.place < Place::Joined {
                 Activity::Joining
             } else if part.plans.contains_key(&step.0) {
                 Activity::Stepping
@@ -171,8 +179,7 @@ impl Process {
             rank: world.rank,
             total: world.total_steps,
             communicators,
-            may_meet: alone,
-            joined: false,
+            place: if alone { Place::OnItsWay } else { Place::Outside },
             plans: BTreeMap::new(),
             planned: world.start.step.0,
             sequence: 0,
@@ -190,7 +197,7 @@ impl Process {
         };
         let known = part.communicators.get_or_insert_with(|| ids.clone());
         assert_eq!(known, ids, "{}: the ranks would meet at two places", self.uid);
-        part.may_meet = true;
+        part.place = part.place.max(Place::OnItsWay);
     }
 
     fn plan(&mut self, window: PlanWindow) {
@@ -239,14 +246,14 @@ impl Process {
         if part.saving_until > now {
             return false;
         }
-        if !part.may_meet {
+        if part.place == Place::Outside {
             return false;
         }
-        if !part.joined {
+        if part.place < Place::Joined {
             part.sequence = 1;
             if let Some(held) = meeting.join(part.rank, self.held) {
                 self.held = Some(held);
-                part.joined = true;
+                part.place = Place::Joined;
             }
             return false;
         }
