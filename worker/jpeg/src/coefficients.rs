@@ -47,7 +47,7 @@ fn write_header(Source { frame, tables, .. }: Source<'_>, bytes: &mut Vec<u8>) {
     }
 }
 
-/// The arguments of [`write`], with the place of the offsets.
+/// The arguments of [`write()`], with the place of the offsets.
 struct Write<'a> {
     source: Source<'a>,
     bytes: &'a mut Vec<u8>,
