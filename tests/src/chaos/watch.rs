@@ -92,8 +92,7 @@ impl Watch {
 
     /// Whether the fault is over and training went on for a while without trouble.
     pub(super) fn is_over(&mut self, healed: bool) -> bool {
-        let mut faults = [Some(self.fault), self.second].into_iter().flatten();
-        let recovered = self.again.is_some() || !faults.any(Fault::breaks_the_world);
+        let recovered = self.again.is_some() || !self.must_break_the_world();
         if !healed || !recovered {
             return false;
         }
@@ -103,6 +102,13 @@ impl Watch {
             return false;
         }
         self.now.step >= from.step + CALM
+    }
+
+    /// A member that is cut off may keep its place if the coordinator is started again meanwhile, which gives it time to come back.
+    fn must_break_the_world(&self) -> bool {
+        let mut faults = [Some(self.fault), self.second].into_iter().flatten();
+        (self.fault, self.second) != (Fault::CoordinatorCutOff, Some(Fault::CoordinatorKilled))
+            && faults.any(Fault::breaks_the_world)
     }
 
     pub(super) fn measured(self, slot: usize) -> Measured {

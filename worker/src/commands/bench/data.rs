@@ -45,7 +45,7 @@ pub(super) struct DataArgs {
     /// Threads of the loader.
     #[arg(long, default_value_t = 1, value_name = "T")]
     threads: usize,
-    /// Rounds that are measured, after one that is not; the median counts.
+    /// Rounds that are measured, after one that is not.
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
     /// Print the figures as JSON.
@@ -65,13 +65,13 @@ struct Figures {
     /// Images of a round.
     images: u32,
     rounds: u32,
-    /// By CPU time of the whole process; median over the rounds.
+    /// By CPU time of the whole process, over all rounds: some systems count it in ticks of 4 ms.
     images_per_second_per_core: f64,
     /// By the clock on the wall; median over the rounds.
     images_per_second: f64,
     /// Mean time of an image in each stage of the loader.
     microseconds: Vec<(&'static str, f64)>,
-    /// CPU time of an image of which only the last pixel is decoded; median over the rounds.
+    /// CPU time of an image of which only the last pixel is decoded.
     entropy_microseconds: f64,
     /// Where there is a cache of coefficients.
     cache: Option<CacheFigures>,
@@ -174,12 +174,11 @@ fn measure(args: &DataArgs, dataset: &Arc<Dataset>) -> Result<Figures, DataError
     round()?;
     let rounds: Vec<_> = (0..args.rounds).map(|_| round()).collect::<Result<_, _>>()?;
     drop(loader);
-    let entropy: Vec<_> = (0..args.rounds)
-        .map(|_| measured(|| decode_last_pixels(dataset, images)))
-        .collect::<Result<_, _>>()?;
+    let entropy =
+        measured(|| (0..args.rounds).try_for_each(|_| decode_last_pixels(dataset, images)))?;
     let each = |time: Duration| time.as_secs_f64() / f64::from(images);
     let wall = median(rounds.iter().map(|round| each(round.wall)));
-    let cpu = median(rounds.iter().map(|round| each(round.cpu)));
+    let cpu = rounds.iter().map(|round| round.cpu).sum();
     let times: StageTimes = rounds.iter().map(|round| round.result.0).sum();
     let cached: usize = rounds.iter().map(|round| round.result.1).sum();
     let mean = |time: Duration| 1e6 * each(time) / f64::from(args.rounds);
@@ -189,10 +188,10 @@ fn measure(args: &DataArgs, dataset: &Arc<Dataset>) -> Result<Figures, DataError
         samples,
         images,
         rounds: args.rounds,
-        images_per_second_per_core: 1.0 / cpu,
+        images_per_second_per_core: 1e6 / mean(cpu),
         images_per_second: 1.0 / wall,
         microseconds: stages(&times).map(|(name, time)| (name, mean(time))).to_vec(),
-        entropy_microseconds: 1e6 * median(entropy.iter().map(|round| each(round.cpu))),
+        entropy_microseconds: mean(entropy.cpu),
         cache: dataset
             .cached_bytes()
             .map(|bytes| CacheFigures::new(dataset, bytes, share(cached, args.rounds * images))),
@@ -271,7 +270,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 fn text(figures: &Figures) -> String {
     let Figures { size, threads, samples, images, rounds, .. } = figures;
     let head = format!(
-        "{}, {size} px, {}, median of {rounds} rounds of {}\n\
+        "{}, {size} px, {}, {rounds} rounds of {}\n\
          {:.0} images/s per core (CPU time), {:.0} images/s\n",
         count(*samples, "stored image"),
         count(*threads as u64, "thread"),
