@@ -3,7 +3,8 @@
 use lockstep_jpeg::PlanarImage;
 
 use crate::blur::Blur;
-use crate::color::{self, Finish};
+use crate::color;
+use crate::finish::{self, Finish};
 use crate::planes::Planes;
 use crate::resize::{Part, Resizer};
 use crate::view::{ViewParams, ViewRecipe};
@@ -60,7 +61,7 @@ impl Augmenter {
         color::jitter(&mut self.planes, params, recipe.jitter_form);
         if params.blur.is_none() {
             let finish = finish(params, recipe);
-            color::finish(&self.planes, finish, out.as_chunks_mut().0);
+            finish::write(&self.planes, finish, out.as_chunks_mut().0);
         }
     }
 

@@ -13,7 +13,7 @@
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::aligned::Aligned;
-use crate::color::Finish;
+use crate::finish::Finish;
 use crate::planes::Planes;
 
 /// What the taps that are left out may weigh, of 1.

@@ -8,10 +8,11 @@ use std::ops::Range;
 
 use lockstep_jpeg::PlanarImage;
 
-use crate::color::{self, Finish};
+use crate::color;
 use crate::dataset::Dataset;
 use crate::decode::{Decoder, OpenImage};
 use crate::error::DataError;
+use crate::finish::{self, Finish};
 use crate::parallel;
 use crate::planes::Planes;
 use crate::resize::{Part, Resizer};
@@ -193,7 +194,7 @@ impl Viewer {
         self.resizer.resize(&self.image, &part, size, Reading::Forward, &mut self.planes);
         let normalize = Finish::new(false, config.mean, config.std);
         color::convert(&mut self.planes);
-        color::finish(&self.planes, normalize, out.as_chunks_mut().0);
+        finish::write(&self.planes, normalize, out.as_chunks_mut().0);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@
 //!  cache           sample id ──▶ coefficients of a JPEG that was decoded before
 //!  decode          bytes ──▶ 8-bit planes, at least where a view needs them
 //!  view            (sides, key) ──▶ parameters                    pure
-//!  augment         (planes, parameters) ──▶ f32 view              pure, by resize, color, blur
+//!  augment         (planes, parameters) ──▶ f32 view              pure, by resize, color, blur, finish
 //!  loader, eval    all of that, by threads, in batches
 //! ```
 //!
@@ -30,6 +30,7 @@ mod encode;
 mod error;
 mod eval;
 mod files;
+mod finish;
 mod index;
 pub mod keyed;
 mod loader;

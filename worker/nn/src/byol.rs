@@ -1,7 +1,7 @@
 //! The model: online and target network, predictor, probe, and the state that training moves.
 
 use lockstep_collective::bucket::Plan;
-use lockstep_collective::{Collective, CollectiveError, Rank};
+use lockstep_collective::{CollectiveError, Rank};
 use tch::{Device, Kind, Tensor};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -10,31 +10,15 @@ use crate::head::{self, Head};
 use crate::init::{self, TargetInit};
 use crate::layout::Layout;
 use crate::loss;
-use crate::pass::{
-    Backward, BatchStatistics, Forward, Grouping, Mode, Network, Talk, VIEWS, Weights,
-};
+use crate::pass::{Backward, BatchStatistics, Forward, Grouping, Mode, Network, VIEWS, Weights};
 use crate::probe::{Found, Probe};
 use crate::recording::Recording;
 use crate::resnet::{self, ResNet};
 use crate::spec::ModelSpec;
 use crate::store::{Running, Store, signed};
+use crate::talk::{Communicators, Talk};
 use crate::tensor;
 use crate::views::{MicroBatch, Turn};
-
-/// The two communicators of a world. Batch norm's small messages never wait behind a bucket.
-pub struct Communicators {
-    /// Batch-norm statistics.
-    pub statistics: Box<dyn Collective>,
-    /// Gradient buckets, state, digests.
-    pub gradients: Box<dyn Collective>,
-}
-
-impl std::fmt::Debug for Communicators {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (rank, world) = (self.gradients.rank(), self.gradients.world());
-        write!(f, "Communicators(rank {rank} of {world})")
-    }
-}
 
 /// Figures of one step over the whole global batch, alike on all ranks.
 #[derive(Debug, Clone, PartialEq)]

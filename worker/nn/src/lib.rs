@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `step.rs` is the algorithm; `byol.rs` the model it works on, made from `spec.rs`; `views.rs` what it sees;
-//! `pass.rs` what a layer needs to run; `kernels/` the loops that are bound by memory. `named.rs` and
+//! `pass.rs` what a layer needs to run, `talk.rs` how it talks to the other ranks; `kernels/` the loops that are bound by memory. `named.rs` and
 //! `recording.rs` show state and steps to other programs.
 //! Layers are explicit because batch norm talks to the other ranks in the middle of forward *and*
 //! backward, in the same order everywhere, and because a gradient may leave as soon as it is final.
@@ -42,11 +42,12 @@ mod resnet;
 mod spec;
 mod step;
 mod store;
+mod talk;
 mod tensor;
 mod views;
 mod window;
 
-pub use byol::{Byol, Communicators, Report};
+pub use byol::{Byol, Report};
 pub use init::{Init, TargetInit};
 pub use layout::{Layout, ParamId, ParamSpec, Role, StatsSpec};
 pub use named::Side;
@@ -55,6 +56,7 @@ pub use recording::Recording;
 pub use resnet::{BlockKind, ResNetSpec, Stem};
 pub use spec::ModelSpec;
 pub use step::{Outcome, Rates, step};
+pub use talk::Communicators;
 pub use tensor::{Scalar, host, host_bytes};
 pub use views::Views;
 pub use window::Padding;

@@ -2,8 +2,9 @@
 
 use lockstep_collective::CollectiveError;
 
-use crate::byol::{Byol, Communicators, Report};
+use crate::byol::{Byol, Report};
 use crate::loss;
+use crate::talk::Communicators;
 use crate::views::Views;
 
 /// What the schedules say about one step.

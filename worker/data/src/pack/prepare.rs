@@ -28,6 +28,7 @@ use super::oddities::Oddities;
 use crate::color;
 use crate::decode::Decoder;
 use crate::encode;
+use crate::finish;
 use crate::planes::Planes;
 use crate::resize::{Part, Resizer};
 use crate::rgb::{RgbImage, to_rgb};
@@ -197,7 +198,7 @@ impl Preparer {
         (self.image.width, self.image.height) = sides.into();
         self.image.pixels.resize(3 * planes.pixels(), 0);
         color::convert(planes);
-        color::round(planes, self.image.pixels.as_chunks_mut().0);
+        finish::round(planes, self.image.pixels.as_chunks_mut().0);
         true
     }
 }

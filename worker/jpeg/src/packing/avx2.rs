@@ -8,34 +8,22 @@ use pulp::x86::V3;
 use super::{Pack, VALUES};
 use crate::idct::Coefficients;
 
-/// By the mask of a row: which of its values goes to each column; 0x80 is none and gives 0.
-const EXPAND: [i64; 256] = {
-    let mut controls = [0; 256];
-    let mut mask = 0;
-    while mask < 256 {
-        let (mut bytes, mut column, mut value) = ([0x80; 8], 0, 0);
-        while column < 8 {
-            if mask >> column & 1 == 1 {
-                bytes[column] = value;
-                value += 1;
-            }
-            column += 1;
-        }
-        controls[mask] = i64::from_le_bytes(bytes);
-        mask += 1;
-    }
-    controls
-};
+/// By the mask of a row: which of its values goes to each column.
+const EXPAND: [i64; 256] = controls(true);
 
 /// The inverse: which column each value comes from.
-const COMPRESS: [i64; 256] = {
+const COMPRESS: [i64; 256] = controls(false);
+
+/// Bytes of a shuffle, for every mask of a row; 0x80 takes none and gives 0.
+const fn controls(by_column: bool) -> [i64; 256] {
     let mut controls = [0; 256];
     let mut mask = 0;
     while mask < 256 {
         let (mut bytes, mut column, mut value) = ([0x80; 8], 0, 0);
         while column < 8 {
             if mask >> column & 1 == 1 {
-                bytes[value] = column;
+                let (to, from) = if by_column { (column, value) } else { (value, column) };
+                bytes[to] = from as u8;
                 value += 1;
             }
             column += 1;
@@ -44,7 +32,7 @@ const COMPRESS: [i64; 256] = {
         mask += 1;
     }
     controls
-};
+}
 
 impl Pack for V3 {
     #[inline(always)]

@@ -19,6 +19,7 @@ use super::photos;
 use crate::commands::Misuse;
 use crate::commands::output::{Format, count};
 use crate::data_set::CacheArgs;
+use crate::odd_samples;
 
 /// Samples of a batch, where there are so many.
 const BATCH: u32 = 50;
@@ -222,9 +223,7 @@ fn take(loader: &mut Loader, batches: u32) -> Result<(StageTimes, usize), DataEr
     let (mut times, mut cached) = (Vec::new(), 0);
     for _ in 0..batches {
         let batch = loader.next_batch()?;
-        if let Some(event) = batch.cache_events.first() {
-            tracing::warn!(%event, "coefficient cache");
-        }
+        odd_samples::warn_of_cache(&batch);
         times.push(batch.times);
         cached += batch.cached;
         loader.recycle(batch);
