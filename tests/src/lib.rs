@@ -104,7 +104,8 @@ impl Scene {
         let out = OpenOptions::new().create(true).append(true).open(&log).expect("a log file");
         let child = Command::new(program_path(program))
             .args(arguments)
-            .env("LOCKSTEP_NCCL_LIBRARY", beside("deps/libnccl.so"))
+            .env("LOCKSTEP_NCCL_LIBRARY", fake_nccl())
+            .env("LD_PRELOAD", fake_nccl())
             .envs(environment.iter().copied())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -236,6 +237,12 @@ fn program_path(program: &str) -> PathBuf {
     let path = beside(program);
     assert!(path.exists(), "{} is missing: run `cargo build --bins` first", path.display());
     path
+}
+
+/// The fake library. The CUDA libtorch loads NCCL with it, and a second copy would be refused: so the fake is in memory
+/// first, under the same name.
+fn fake_nccl() -> PathBuf {
+    beside("deps/libnccl.so")
 }
 
 /// A path in the folder of the programs.

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::audit::History;
 use super::proxy::{Network, Proxy};
 use super::tail::Tail;
-use crate::{Process, Scene, program_path};
+use crate::{Process, Scene, fake_nccl, program_path};
 
 /// Workers that train together.
 pub(super) const WORLD: usize = 4;
@@ -268,9 +268,11 @@ fn work(scene: &Scene, slot: usize, to_coordinator: &Proxy, to_peers: &Proxy) ->
     }
     let (failpoints, faults) =
         (scene.path(&format!("failpoints-{slot}")), faults_file(scene, &slot_text));
+    let preload = [OsStr::new(env!("LOCKSTEP_FAULTS_LIBRARY")), fake_nccl().as_os_str()]
+        .join(OsStr::new(":"));
     let environment = [
         ("OMP_NUM_THREADS", OsStr::new("1")),
-        ("LD_PRELOAD", OsStr::new(env!("LOCKSTEP_FAULTS_LIBRARY"))),
+        ("LD_PRELOAD", preload.as_os_str()),
         ("LOCKSTEP_FAULTS", faults.as_os_str()),
         ("LOCKSTEP_FAILPOINTS", failpoints.as_os_str()),
     ];
