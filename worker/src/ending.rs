@@ -24,6 +24,8 @@ pub(crate) enum TrainerError {
     Unusable(#[from] Misuse),
     #[error("cannot read training data")]
     Data(#[from] DataError),
+    #[error("cannot start a thread for the batches")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Why a world did not form.

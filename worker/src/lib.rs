@@ -27,6 +27,7 @@ pub mod cli;
 pub mod commands;
 pub mod engine;
 pub mod eval;
+mod feed;
 pub mod report;
 
 mod applied_log;

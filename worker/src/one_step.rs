@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use lockstep_data::{LoadedBatch, Loader};
-use lockstep_nn::{Communicators, Outcome, Rates, Report, Views, step};
+use lockstep_data::LoadedBatch;
+use lockstep_nn::{Communicators, Outcome, Rates, Report, step};
 use lockstep_proto::ids::{Cursor, Digest};
 use lockstep_proto::{
     Activity, StepPlan, StepReport, StepReports, TrainingState, WorkerMessage, World,
@@ -12,6 +12,7 @@ use lockstep_proto::{
 use crate::applied_log::Move;
 use crate::audit::{self, Audit};
 use crate::ending::StepError;
+use crate::feed::{Fed, Feed};
 use crate::trainer::Trainer;
 use crate::{engine, odd_samples, online_knn};
 
@@ -43,16 +44,16 @@ impl Trainer {
         &mut self,
         world: &World,
         plan: StepPlan,
-        loader: &mut Loader,
+        feed: &mut Feed,
         comm: &mut Communicators,
     ) -> Result<Edge, StepError> {
         let started = Instant::now();
-        let batch = {
+        let fed = {
             let _span = tracing::info_span!("data").entered();
-            loader.next_batch()?
+            feed.next()?
         };
         let data_wait = started.elapsed();
-        let used = self.use_batch(world, plan, (batch, data_wait), comm)?;
+        let used = self.use_batch(world, plan, (fed, data_wait), comm)?;
         // Told in any case: the step is applied, whatever becomes of the evaluation behind it.
         let knn = if used.applied { self.knn(world, comm) } else { Ok(None) };
         let duration = started.elapsed();
@@ -68,7 +69,7 @@ impl Trainer {
             self.save(world);
         }
         self.archive.tell(&self.end);
-        loader.recycle(used.batch);
+        feed.recycle(used.batch);
         knn.map(|_| edge)
     }
 
@@ -77,12 +78,11 @@ impl Trainer {
         &mut self,
         world: &World,
         plan: StepPlan,
-        (batch, data_wait): (LoadedBatch, Duration),
+        (Fed { batch, views }, data_wait): (Fed, Duration),
         comm: &mut Communicators,
     ) -> Result<Used, StepError> {
         let cursor = self.held.cursor;
         debug_assert_eq!(batch.cursor, cursor.0, "the loader follows the cursor");
-        let views = self.views(&batch);
         let rates = Rates { learning_rate: plan.learning_rate, decay: plan.decay };
         let stop = self.end.shared.wants_stop(world.generation);
         let audit = Audit::begin(&self.config.audit, (plan.step, world.rank), &mut self.held.model);
@@ -111,12 +111,6 @@ impl Trainer {
         let arrival_wait = self.end.shared.watch.arrival_wait();
         let digest = digest.filter(|_| due);
         Ok(Used { batch, report, applied, digest, data_wait, arrival_wait })
-    }
-
-    fn views(&self, batch: &LoadedBatch) -> Views {
-        let labels: Vec<u32> = batch.labels.iter().map(|label| label.0).collect();
-        let pixels = [batch.view_one.as_slice(), batch.view_two.as_slice()];
-        Views::new(pixels, &labels, self.config.data.image_size, self.held.model.spec())
     }
 
     /// kNN accuracy, when it is due: every rank looks at a part of the images.

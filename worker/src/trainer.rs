@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockstep_collective::{AbortHandle, CollectiveError, HostListener};
-use lockstep_data::{DataError, Dataset, Loader, LoaderConfig, Order as SampleOrder};
+use lockstep_data::{Dataset, Loader, LoaderConfig, Order as SampleOrder};
 use lockstep_nn::Communicators;
 use lockstep_proto::config::RunConfig;
 use lockstep_proto::ids::{Generation, Rank};
@@ -32,6 +32,7 @@ use crate::border::{Order, TrainerEnd};
 use crate::checkpoint::{Meta, Snapshot};
 use crate::commands::Misuse;
 use crate::ending::{Ended, JoinError, StepError, TrainerError};
+use crate::feed::Feed;
 use crate::held::Held;
 use crate::meters::Meters;
 use crate::one_step::Edge;
@@ -141,7 +142,7 @@ impl Trainer {
         self.end.shared.prove(self.held.state());
         let (ranks, backend) = (world.members.len(), self.backend.name());
         tracing::info!(ranks, %backend, step = self.held.step.0, "world formed");
-        let mut loader = self.start_loader(world)?;
+        let mut feed = self.start_feed(world)?;
         while self.held.step.0 < world.total_steps {
             let plan = match self.next_plan(world, &mut told) {
                 Ok(plan) => plan,
@@ -150,7 +151,7 @@ impl Trainer {
             self.end.shared.turn_to(Activity::Stepping);
             #[cfg(feature = "failpoints")]
             crate::failpoints::at_step_edge(&mut self.held.model);
-            match self.one_step(world, plan, &mut loader, &mut comm) {
+            match self.one_step(world, plan, &mut feed, &mut comm) {
                 Ok(Edge::Go) => {}
                 Ok(Edge::Regroup) => return Ok(Ended::Stopped),
                 Ok(Edge::Stop) => {
@@ -216,11 +217,11 @@ impl Trainer {
         .map_err(not_formed)
     }
 
-    fn start_loader(&self, world: &World) -> Result<Loader, DataError> {
+    fn start_feed(&self, world: &World) -> Result<Feed, TrainerError> {
         let config = &self.config;
         let lanes = world.members[world.rank.0 as usize].lanes;
         let sizes = self.equipment.dataset.manifest().shard_sizes();
-        Loader::start(
+        let loader = Loader::start(
             Arc::clone(&self.equipment.dataset),
             SampleOrder::new(&sizes, engine::order_config(config))?,
             engine::view_recipe(config),
@@ -229,9 +230,11 @@ impl Trainer {
                 lanes: lanes.first..lanes.first + lanes.count,
                 first_cursor: self.held.cursor.0,
                 threads: self.equipment.loader_threads,
-                batches_ahead: 2,
+                batches_ahead: 1,
             },
-        )
+        )?;
+        let spec = self.held.model.spec().clone();
+        Feed::start(loader, config.data.image_size, spec).map_err(TrainerError::Thread)
     }
 
     /// The plan of the present step; waits for the coordinator only when no window is left.

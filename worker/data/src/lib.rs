@@ -59,7 +59,7 @@ pub use error::{DataError, Verdict};
 pub use eval::{EvalBatch, EvalBatches, EvalConfig, eval_batches, eval_view};
 pub use files::{ByteCheck, DataFiles, Folder, ShardBytes};
 pub use index::{IndexConfig, IndexProgress, index_shards};
-pub use loader::{LoadedBatch, Loader, LoaderConfig, Replacement, StageTimes};
+pub use loader::{LoadedBatch, Loader, LoaderConfig, Replacement, StageTimes, Stopper};
 pub use lockstep_jpeg::{Colour, PlanarImage, Plane};
 pub use manifest::{Manifest, ShardEntry};
 pub use order::{EpochOrder, Order, OrderConfig};

@@ -97,12 +97,23 @@ pub struct StageTimes {
     pub blur: Duration,
 }
 
+/// Ends a loader from another thread.
+#[derive(Debug, Clone)]
+pub struct Stopper(Arc<AtomicBool>);
+
+impl Stopper {
+    /// No more batches are made; whoever waits for the next one is told so.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Makes batches on threads of its own; dropping it joins them.
 #[derive(Debug)]
 pub struct Loader {
     batches: Option<Receiver<Result<LoadedBatch, DataError>>>,
     used: Sender<LoadedBatch>,
-    stop: Arc<AtomicBool>,
+    stop: Stopper,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -130,7 +141,7 @@ impl Loader {
             .name("loader".into())
             .spawn(move || maker.run(&sender))
             .map_err(DataError::io("start a thread for", "the loader"))?;
-        Ok(Self { batches: Some(batches), used, stop, thread: Some(thread) })
+        Ok(Self { batches: Some(batches), used, stop: Stopper(stop), thread: Some(thread) })
     }
 
     /// The next batch, in the order of cursors; waits until it is ready.
@@ -143,6 +154,11 @@ impl Loader {
         batches.recv().unwrap_or(Err(DataError::LoaderStopped))
     }
 
+    /// What ends this loader while another thread waits for a batch.
+    pub fn stopper(&self) -> Stopper {
+        self.stop.clone()
+    }
+
     /// Gives the memory of a batch back for a later one.
     pub fn recycle(&self, batch: LoadedBatch) {
         // Nobody takes it after the loader has stopped; then it is simply freed.
@@ -152,7 +168,7 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.stop();
         drop(self.batches.take());
         if let Some(thread) = self.thread.take() {
             // A panic was already printed by the thread itself.

@@ -2,6 +2,8 @@
 // Every function returns 0, or 1 with a message in `error` (truncated to `error_len`).
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/core/StreamGuard.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -48,6 +50,23 @@ int32_t lockstep_batch_norm_gradient_sums(const at::Tensor* grad_output, const a
                                                                       true, 0.0, {false, true, true});
     *plain = new at::Tensor(std::move(d_bias));
     *with_x_hat = new at::Tensor(std::move(d_weight));
+  });
+}
+
+// A copy of a host tensor on GPU `index`. It goes through pinned memory and a stream beside the null stream, so that it
+// does not wait for the kernels that are queued there, and is over when this returns.
+int32_t lockstep_copy_to_gpu(const at::Tensor* host, int32_t index, at::Tensor** copy, char* error, size_t error_len) {
+  return guarded(error, error_len, [&] {
+    const c10::Device gpu(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+    const c10::impl::VirtualGuardImpl streams(gpu.type());
+    // The same one always, since the allocator keeps freed memory by stream; a process has one GPU.
+    static const c10::Stream beside = streams.getStreamFromGlobalPool(gpu);
+    TORCH_CHECK(beside.device() == gpu, "copies go to ", beside.device(), " in this process, not to ", gpu);
+    const c10::StreamGuard guard(beside);
+    auto there = host->pin_memory().to(gpu, /*non_blocking=*/true);
+    beside.synchronize();
+    there.record_stream(streams.getDefaultStream(gpu));  // that is where it is read
+    *copy = new at::Tensor(std::move(there));
   });
 }
 

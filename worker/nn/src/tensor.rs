@@ -1,8 +1,8 @@
 //! The fence around tensor memory and the ATen calls that tch lacks. One of the few modules with `unsafe`.
 //!
-//! Four things pass through here: gradients of convolution and batch norm (`fence.cpp`), a host tensor seen as a
+//! Five things pass through here: gradients of convolution and batch norm (`fence.cpp`), a host tensor seen as a
 //! slice (for the loops of `kernels/host/`, digests and checkpoints), a stretch of a permanent buffer lent
-//! to a collective, and loops on ATen's threads.
+//! to a collective, copies to a GPU beside its kernels, and loops on ATen's threads.
 //!
 //! Rule for the slices: a tensor that is written through [`host_mut`] is either fresh or one of the
 //! permanent buffers of `store.rs`, whose only owner holds it by `&mut`; no reader of the same memory is
@@ -89,11 +89,11 @@ pub(crate) fn region(flat: &mut Tensor, first: usize, len: usize) -> Region {
         "region {first}+{len} is outside of {} elements",
         flat.numel()
     );
-    let element = if flat.kind() == Kind::Double {
-        Element::F64
-    } else {
-        assert_eq!(flat.kind(), Kind::Float, "permanent buffers are f32 or f64");
-        Element::F32
+    let element = match flat.kind() {
+        Kind::Double => Element::F64,
+        Kind::Float => Element::F32,
+        Kind::BFloat16 => Element::Bf16,
+        other => panic!("no collective takes {other:?}"),
     };
     let offset = first * flat.kind().elt_size_in_bytes();
     let base = flat.data_ptr().cast::<u8>();
@@ -135,7 +135,7 @@ pub(crate) fn convolution_backward(
             error.len(),
         )
     };
-    check("convolution_backward", failed, &error);
+    check("convolution_backward, with shapes that forward took", failed, &error);
     (adopt(grad_input), adopt(grad_weight).expect("the weight's gradient is always made"))
 }
 
@@ -163,16 +163,32 @@ pub(crate) fn batch_norm_gradient_sums(
             error.len(),
         )
     };
-    check("native_batch_norm_backward", failed, &error);
+    check("native_batch_norm_backward, with shapes that forward took", failed, &error);
     sums.map(|sum| adopt(sum).expect("both sums are asked for"))
 }
 
-/// Panics if a call of the fence failed: with shapes that forward took, that is our bug.
+/// A copy of `x` on `device`, or the tensor itself where it is there. The copy to a GPU does not wait for what is queued
+/// there, and is over when this returns.
+pub(crate) fn on_device(x: &Tensor, device: Device) -> Tensor {
+    let Device::Cuda(index) = device else { return x.to_device(device) };
+    let index = i32::try_from(index).expect("no machine has 2^31 GPUs");
+    let mut copy = std::ptr::null_mut();
+    let mut error: [c_char; 512] = [0; 512];
+    // SAFETY: as in `convolution_backward`.
+    let failed = unsafe {
+        let x = x.as_ptr().cast();
+        lockstep_copy_to_gpu(x, index, &raw mut copy, error.as_mut_ptr(), error.len())
+    };
+    check("a copy to the GPU", failed, &error);
+    adopt(copy).expect("the copy was made")
+}
+
+/// Panics if a call of the fence failed: that is our bug, or the device is broken.
 fn check(call: &str, failed: i32, error: &[c_char; 512]) {
     if failed != 0 {
         // SAFETY: on failure the callee left a terminated string in `error`.
         let message = unsafe { CStr::from_ptr(error.as_ptr()) };
-        panic!("{call} refused shapes that forward took: {}", message.to_string_lossy());
+        panic!("{call}: {}", message.to_string_lossy());
     }
 }
 
@@ -198,6 +214,14 @@ unsafe extern "C" {
         inv_std: *const c_void,
         plain: *mut *mut c_void,
         with_x_hat: *mut *mut c_void,
+        error: *mut c_char,
+        error_len: usize,
+    ) -> i32;
+
+    fn lockstep_copy_to_gpu(
+        host: *const c_void,
+        index: i32,
+        copy: *mut *mut c_void,
         error: *mut c_char,
         error_len: usize,
     ) -> i32;

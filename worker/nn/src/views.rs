@@ -1,9 +1,10 @@
 //! A rank's part of a global batch, cut into the micro-batches that a step walks one after the other.
 
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 use crate::spec::ModelSpec;
 use crate::store::signed;
+use crate::tensor::on_device;
 
 /// A rank's part of one global batch: two views of every image.
 #[derive(Debug)]
@@ -28,7 +29,8 @@ pub(crate) struct Turn {
 
 impl Views {
     /// `one`, `two`: normalized pixels of `labels.len()` images each, in the order N, H, W, C; lane by lane,
-    /// N / lanes of each. Micro-batch m takes the m-th part of every lane, whoever holds the lane.
+    /// N / lanes of each. Micro-batch m takes the m-th part of every lane, whoever holds the lane. They are on the device
+    /// when this returns, beside what it is computing: another thread may make the views of the next step.
     ///
     /// # Panics
     ///
@@ -46,9 +48,8 @@ impl Views {
             let images = images.narrow(2, index * length, length).reshape([-1, side, side, 3]);
             let labels = labels.narrow(1, index * length, length).reshape([-1]);
             MicroBatch {
-                images_vbchw: on_device(&images, spec.device)
-                    .permute([0, 3, 1, 2])
-                    .to_kind(spec.compute),
+                images_vbchw: on_device(&images.to_kind(spec.compute), spec.device)
+                    .permute([0, 3, 1, 2]),
                 labels_b: spec.classes.map(|_| on_device(&labels, spec.device)),
                 turn: Turn { first: index == 0, last: index + 1 == count },
             }
@@ -59,15 +60,5 @@ impl Views {
     /// In the order of a step.
     pub(crate) fn micro_batches(&self) -> &[MicroBatch] {
         &self.micro_batches
-    }
-}
-
-/// A copy on the device, or the tensor itself where it is there. For a GPU it is queued, out of pinned memory, so that
-/// nobody waits; the pinned memory is used again when the copy is over.
-fn on_device(x: &Tensor, device: Device) -> Tensor {
-    if device.is_cuda() {
-        x.pin_memory(device).to_device_(device, x.kind(), true, false)
-    } else {
-        x.to_device(device)
     }
 }
