@@ -359,6 +359,8 @@ pub struct Collective {
     pub backend: BackendChoice,
     /// Size of a gradient bucket in MiB.
     pub bucket_mib: u32,
+    /// Numbers in which gradients travel.
+    pub gradients: Gradients,
     /// Seconds after which a silent peer ends a collective.
     pub timeout_s: u32,
 }
@@ -373,6 +375,16 @@ pub enum BackendChoice {
     Host,
     /// NCCL.
     Nccl,
+}
+
+/// Numbers in which gradients travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Gradients {
+    /// Those that they are added up in.
+    Full,
+    /// 16-bit floats.
+    Bf16,
 }
 
 /// `[audit]`

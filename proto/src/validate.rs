@@ -185,6 +185,7 @@ pub(crate) const KEYS: &[Key] = &[
 
     key("collective.backend", Choice(&["auto", "host", "nccl"]), "what carries the collectives: `host` memory and TCP, or `nccl`; `auto` takes NCCL on GPUs, where the program is built with it"),
     key("collective.bucket_mib", Whole(1, 1024), "the size of a gradient bucket, in MiB"),
+    key("collective.gradients", Choice(&["full", "bf16"]), "the numbers in which gradients travel: those that they are added up in, or `bf16`, which has fewer bytes and is rounded at every addition"),
     key("collective.timeout_s", Whole(1, 3600), "the silence of a peer that ends a collective, in seconds"),
 
     key("audit.steps", Steps(100), "the steps, counted from 0, that all workers write out so that another program can recompute them"),

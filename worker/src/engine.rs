@@ -43,6 +43,7 @@ pub fn model_spec(config: &RunConfig, classes: u32, device: Device) -> ModelSpec
         bucket_elements: config.collective.bucket_mib as usize * (1 << 20) / element_bytes,
         kind,
         compute,
+        bf16_gradients: config.collective.gradients == config::Gradients::Bf16,
         recompute: model.recompute,
         device,
     }

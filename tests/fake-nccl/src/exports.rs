@@ -153,6 +153,7 @@ pub(crate) extern "C" fn ncclAllReduce(
     let (number, size) = match kind {
         7 => (Number::F32, 4),
         8 => (Number::F64, 8),
+        9 => (Number::Bf16, 2),
         _ => return INVALID_ARGUMENT,
     };
     let operator = match operator {
@@ -211,6 +212,7 @@ fn size(kind: c_int) -> Option<usize> {
         1 => Some(1),
         7 => Some(4),
         8 => Some(8),
+        9 => Some(2),
         _ => None,
     }
 }

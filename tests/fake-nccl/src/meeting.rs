@@ -152,7 +152,11 @@ fn encode(task: Task, len: u64) -> Vec<u8> {
 
 fn decode(header: &[u8; HEADER_LEN]) -> (Task, usize) {
     let [kind, detail, a, b, c, d, len @ ..] = *header;
-    let number = if detail / 2 == 0 { Number::F32 } else { Number::F64 };
+    let number = match detail / 2 {
+        0 => Number::F32,
+        1 => Number::F64,
+        _ => Number::Bf16,
+    };
     let operator = if detail % 2 == 0 { Operator::Sum } else { Operator::Max };
     let task = match kind {
         0 => Task::AllReduce(number, operator),

@@ -1,5 +1,7 @@
 //! The arithmetic, on bytes as they travel.
 
+use half::bf16;
+
 /// How numbers become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operator {
@@ -12,6 +14,7 @@ pub(crate) enum Operator {
 pub(crate) enum Number {
     F32,
     F64,
+    Bf16,
 }
 
 /// Everybody's numbers, combined in rank order.
@@ -21,6 +24,9 @@ pub(crate) fn combine(number: Number, operator: Operator, all: Vec<Vec<u8>>) -> 
             match number {
                 Number::F32 => fold(&mut sum, &next, |a, b| {
                     apply(operator, f32::from_le_bytes(a), f32::from_le_bytes(b)).to_le_bytes()
+                }),
+                Number::Bf16 => fold(&mut sum, &next, |a, b| {
+                    apply(operator, bf16::from_le_bytes(a), bf16::from_le_bytes(b)).to_le_bytes()
                 }),
                 Number::F64 => fold(&mut sum, &next, |a, b| {
                     apply(operator, f64::from_le_bytes(a), f64::from_le_bytes(b)).to_le_bytes()

@@ -8,9 +8,13 @@
 use std::ptr::NonNull;
 use std::slice::from_raw_parts_mut;
 
+use half::bf16;
+
 /// What a buffer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {
+    /// 16-bit floats with the exponents of 32-bit ones. A sum of several is rounded at every addition.
+    Bf16,
     /// 32-bit floats.
     F32,
     /// 64-bit floats.
@@ -21,6 +25,7 @@ impl Element {
     /// Bytes of one element.
     pub const fn size(self) -> usize {
         match self {
+            Self::Bf16 => size_of::<bf16>(),
             Self::F32 => size_of::<f32>(),
             Self::F64 => size_of::<f64>(),
         }
@@ -84,10 +89,15 @@ impl Region {
     /// The same memory as the host backend works on it.
     pub(crate) fn values(&mut self) -> Values<'_> {
         match self.element {
+            Element::Bf16 => {
+                let start = self.start.cast::<bf16>().as_ptr();
+                // SAFETY: `from_raw` was promised `len` initialised, aligned bf16s in host memory
+                // that are ours alone while the region lives, and it outlives this borrow.
+                Values::Bf16(unsafe { from_raw_parts_mut(start, self.len) })
+            }
             Element::F32 => {
                 let start = self.start.cast::<f32>().as_ptr();
-                // SAFETY: `from_raw` was promised `len` initialised, aligned f32s in host memory
-                // that are ours alone while the region lives, and it outlives this borrow.
+                // SAFETY: as above, for f32.
                 Values::F32(unsafe { from_raw_parts_mut(start, self.len) })
             }
             Element::F64 => {
@@ -102,6 +112,8 @@ impl Region {
 /// Host numbers borrowed for one blocking call: `(&mut stats[..]).into()`.
 #[derive(Debug)]
 pub enum Values<'a> {
+    /// 16-bit floats.
+    Bf16(&'a mut [bf16]),
     /// 32-bit floats.
     F32(&'a mut [f32]),
     /// 64-bit floats.
@@ -112,6 +124,7 @@ impl Values<'_> {
     /// What it holds.
     pub fn element(&self) -> Element {
         match self {
+            Self::Bf16(_) => Element::Bf16,
             Self::F32(_) => Element::F32,
             Self::F64(_) => Element::F64,
         }
@@ -120,9 +133,16 @@ impl Values<'_> {
     /// The bytes that travel.
     pub(crate) fn bytes(&mut self) -> &mut [u8] {
         match self {
+            Self::Bf16(values) => bytemuck::cast_slice_mut(values),
             Self::F32(values) => bytemuck::cast_slice_mut(values),
             Self::F64(values) => bytemuck::cast_slice_mut(values),
         }
+    }
+}
+
+impl<'a> From<&'a mut [bf16]> for Values<'a> {
+    fn from(values: &'a mut [bf16]) -> Self {
+        Self::Bf16(values)
     }
 }
 
@@ -185,7 +205,7 @@ mod tests {
         let mut region = buffer.region();
         std::thread::spawn(move || match region.values() {
             Values::F64(values) => values.iter_mut().for_each(|x| *x *= 2.0),
-            Values::F32(_) => unreachable!("the region was made of f64"),
+            Values::Bf16(_) | Values::F32(_) => unreachable!("the region was made of f64"),
         })
         .join()
         .unwrap();

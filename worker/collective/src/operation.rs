@@ -60,6 +60,7 @@ impl Operation {
         let element = match element {
             0 => Element::F32,
             1 => Element::F64,
+            2 => Element::Bf16,
             _ => return None,
         };
         let kind = match kind {
@@ -94,6 +95,7 @@ fn code(element: Element) -> u8 {
     match element {
         Element::F32 => 0,
         Element::F64 => 1,
+        Element::Bf16 => 2,
     }
 }
 
@@ -131,6 +133,7 @@ mod tests {
         let kinds = [
             Kind::AllReduce(Reduction::Sum, Element::F64),
             Kind::AllReduce(Reduction::Max, Element::F32),
+            Kind::AllReduce(Reduction::Sum, Element::Bf16),
             Kind::Broadcast(Rank(4), Element::F64),
             Kind::AllGather,
             Kind::Barrier,

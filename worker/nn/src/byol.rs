@@ -67,6 +67,8 @@ pub struct Byol {
     target: Store,
     momentum: Store,
     gradients: Store,
+    /// The gradients as they travel, where that is as bf16.
+    wire: Option<Tensor>,
     /// θ and ξ in the type that is computed in, where that is another one.
     working: Option<[Store; 2]>,
     plan: Plan,
@@ -115,6 +117,9 @@ impl Byol {
             working,
             momentum: store(all, layout.len()),
             gradients: store(all, layout.len() + tail),
+            wire: spec
+                .bf16_gradients
+                .then(|| Tensor::zeros([signed(layout.len())], (Kind::BFloat16, spec.device))),
             running: [(); 2].map(|()| Running::new(&layout, spec.device)),
             next_running: None,
             message: Talk::buffer(&layout, 2, spec.device),
@@ -230,7 +235,7 @@ impl Byol {
             weights: Weights::new(&self.online, working(self.working.as_ref())[0]),
             grouping: tape.grouping,
             sink: Gradients::new(
-                &mut self.gradients,
+                (&mut self.gradients, self.wire.as_mut()),
                 &self.plan,
                 comm.gradients.as_mut(),
                 tape.turn,

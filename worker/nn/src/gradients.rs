@@ -6,18 +6,26 @@
 //!
 //! Behind the gradients the flat buffer has a *tail*: the few numbers that a step reports (loss, spread of
 //! the projections, probe) and that every rank must know alike. They travel in the first bucket.
+//!
+//! They may travel as bf16: then a bucket is cast into a second permanent buffer, summed over the ranks there, and cast
+//! back at the end. The tail keeps its bits, and is a message of its own.
+
+use std::ops::Range;
 
 use lockstep_collective::bucket::{Plan, Tracker};
-use lockstep_collective::{Collective, CollectiveError, Pending, Reduction};
+use lockstep_collective::{Collective, CollectiveError, Pending, Reduction, Region};
 use tch::Tensor;
 
 use crate::layout::ParamId;
-use crate::store::Store;
+use crate::store::{Store, signed};
+use crate::tensor;
 use crate::views::Turn;
 
 /// Where one backward pass delivers.
 pub(crate) struct Gradients<'a> {
     store: &'a mut Store,
+    /// The gradients, without the tail, as they travel, where that is as bf16.
+    wire: Option<&'a mut Tensor>,
     plan: &'a Plan,
     tracker: Tracker,
     comm: &'a mut dyn Collective,
@@ -28,12 +36,13 @@ pub(crate) struct Gradients<'a> {
 impl<'a> Gradients<'a> {
     /// Nothing delivered yet.
     pub(crate) fn new(
-        store: &'a mut Store,
+        (store, wire): (&'a mut Store, Option<&'a mut Tensor>),
         plan: &'a Plan,
         comm: &'a mut dyn Collective,
         turn: Turn,
     ) -> Self {
-        Self { store, plan, tracker: Tracker::new(plan), comm, turn, pending: Vec::new() }
+        let tracker = Tracker::new(plan);
+        Self { store, wire, plan, tracker, comm, turn, pending: Vec::new() }
     }
 
     /// Delivers the gradient of `param`: a sum over this rank's samples, already divided by N.
@@ -54,7 +63,11 @@ impl<'a> Gradients<'a> {
     pub(crate) fn finish(mut self) -> Result<(), CollectiveError> {
         let _span = tracing::info_span!("all_reduce").entered();
         assert!(self.tracker.is_complete(), "backward left a parameter without gradient");
-        self.pending.drain(..).try_for_each(|pending| self.comm.wait(pending))
+        self.pending.drain(..).try_for_each(|pending| self.comm.wait(pending))?;
+        if let Some(wire) = self.wire.filter(|_| self.turn.last) {
+            self.store.stretch(0, wire.numel()).copy_(wire);
+        }
+        Ok(())
     }
 
     fn plan_len(&self) -> usize {
@@ -66,11 +79,28 @@ impl<'a> Gradients<'a> {
         if !self.turn.last {
             return Ok(());
         }
-        for bucket in ready {
-            let elements = self.plan.buckets()[bucket].elements.clone();
-            let region = self.store.lend(elements.start, elements.len());
-            self.pending.push(self.comm.start_all_reduce(region, Reduction::Sum)?);
+        ready.into_iter().try_for_each(|bucket| self.send(&self.plan.buckets()[bucket].elements))
+    }
+
+    fn send(&mut self, elements: &Range<usize>) -> Result<(), CollectiveError> {
+        let cast = self.wire.as_ref().map_or(0, |wire| wire.numel());
+        let gradients = elements.start..elements.end.min(cast);
+        if let Some(wire) = self.wire.as_deref_mut().filter(|_| !gradients.is_empty()) {
+            let (first, len) = (gradients.start, gradients.len());
+            wire.narrow(0, signed(first), signed(len)).copy_(&self.store.stretch(first, len));
+            let region = tensor::region(wire, first, len);
+            self.start(region)?;
         }
+        let as_they_are = elements.start.max(cast)..elements.end;
+        if as_they_are.is_empty() {
+            return Ok(());
+        }
+        let region = self.store.lend(as_they_are.start, as_they_are.len());
+        self.start(region)
+    }
+
+    fn start(&mut self, region: Region) -> Result<(), CollectiveError> {
+        self.pending.push(self.comm.start_all_reduce(region, Reduction::Sum)?);
         Ok(())
     }
 }

@@ -43,6 +43,7 @@ fn spec(kind: Kind) -> ModelSpec {
         bucket_elements: 1000,
         kind,
         compute: kind,
+        bf16_gradients: false,
         recompute: false,
         device: Device::Cpu,
     }

@@ -43,6 +43,8 @@ pub struct ModelSpec {
     pub kind: Kind,
     /// Element type of activations and of the weights they meet: `kind`, or `BFloat16` where that is `Float`.
     pub compute: Kind,
+    /// Gradients travel to the other ranks as `BFloat16`, not as `kind`.
+    pub bf16_gradients: bool,
     /// Compute normalized activations again in backward instead of keeping them: less memory, more time.
     pub recompute: bool,
     /// Where the engine runs.

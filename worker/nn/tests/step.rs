@@ -210,6 +210,25 @@ fn sixteen_bits_move_the_weights_where_thirty_two_do() {
     assert!(cosine > 0.95, "{cosine}");
 }
 
+/// In a world of one nothing else happens to them; the figures of the report keep all bits.
+#[test]
+fn gradients_that_travel_as_bf16_are_rounded_once_and_the_report_is_not() {
+    let step_with = |bf16_gradients| {
+        let spec = ModelSpec { bf16_gradients, ..spec(BlockKind::Basic, Stem::Small) };
+        let mut model = Byol::new(spec.clone(), 3);
+        let rates = Rates { learning_rate: 0.1, decay: 0.9 };
+        let outcome = step(&mut model, &views(&spec), rates, false, &mut alone()).unwrap();
+        let gradients =
+            model.gradients().narrow(0, 0, i64::try_from(model.layout().len()).unwrap());
+        (outcome, gradients.copy())
+    };
+    let ((report, exact), (same, travelled)) = (step_with(false), step_with(true));
+    assert_eq!(report, same);
+    let rounded = exact.to_kind(Kind::BFloat16).to_kind(Kind::Double);
+    assert_eq!(host::<f64>(&travelled), host::<f64>(&rounded));
+    assert_ne!(host::<f64>(&travelled), host::<f64>(&exact));
+}
+
 #[test]
 fn computing_activations_again_changes_no_bit() {
     for (block, stem) in [(BlockKind::Basic, Stem::Small), (BlockKind::Bottleneck, Stem::Imagenet)]

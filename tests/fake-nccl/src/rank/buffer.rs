@@ -4,6 +4,7 @@
 
 use std::ptr::NonNull;
 
+use half::bf16;
 use lockstep_collective::{Element, Region};
 
 /// Numbers that are lent to operations. Never freed, so that no operation outlives them.
@@ -18,6 +19,7 @@ impl Buffer {
     pub(crate) fn new(element: Element, numbers: impl Iterator<Item = f64>) -> Self {
         #[expect(clippy::cast_possible_truncation, reason = "the narrow type is what is tested")]
         let bytes: Vec<u8> = match element {
+            Element::Bf16 => numbers.flat_map(|x| bf16::from_f64(x).to_le_bytes()).collect(),
             Element::F32 => numbers.flat_map(|x| (x as f32).to_le_bytes()).collect(),
             Element::F64 => numbers.flat_map(f64::to_le_bytes).collect(),
         };

@@ -1,5 +1,6 @@
 //! Every operation, with numbers that show any mistake: backends are compared by the bits that come out.
 
+use half::bf16;
 use lockstep_collective::{Collective, CollectiveError, Element, Rank, Reduction};
 
 use crate::buffer::Buffer;
@@ -10,10 +11,8 @@ const LENGTHS: [usize; 5] = [0, 1, 1001, 65_536, 1_100_001];
 /// Does everything, and returns the bits of all results.
 pub(crate) fn everything(ends: &mut dyn Collective) -> Result<Vec<u8>, CollectiveError> {
     let mut bits = Vec::new();
-    for (element, len) in [Element::F32, Element::F64]
-        .into_iter()
-        .zip(LENGTHS)
-        .chain([Element::F64, Element::F32].into_iter().cycle().zip(LENGTHS))
+    let elements = [Element::F32, Element::F64, Element::Bf16];
+    for (element, len) in elements.into_iter().flat_map(|element| LENGTHS.map(|len| (element, len)))
     {
         for reduction in [Reduction::Sum, Reduction::Max] {
             bits.extend(reduced(ends, (element, len), reduction)?);
@@ -49,7 +48,9 @@ fn reduced(
     #[expect(clippy::cast_possible_truncation, reason = "the narrow type is what is tested")]
     let mut narrow: Vec<f32> = numbers(ends.rank(), len).map(|x| x as f32).collect();
     let mut wide: Vec<f64> = numbers(ends.rank(), len).collect();
+    let mut half: Vec<bf16> = wide.iter().map(|&x| bf16::from_f64(x)).collect();
     match element {
+        Element::Bf16 => ends.all_reduce((&mut half[..]).into(), reduction)?,
         Element::F32 => ends.all_reduce((&mut narrow[..]).into(), reduction)?,
         Element::F64 => ends.all_reduce((&mut wide[..]).into(), reduction)?,
     }
@@ -58,7 +59,9 @@ fn reduced(
     let [one, two] = &mut buffers;
     let narrow = narrow.iter().flat_map(|x| x.to_le_bytes());
     let wide = wide.iter().flat_map(|x| x.to_le_bytes());
-    Ok([one.bytes(), two.bytes()].concat().into_iter().chain(narrow).chain(wide).collect())
+    let half = half.iter().flat_map(|x| x.to_le_bytes());
+    let borrowed = narrow.chain(wide).chain(half);
+    Ok([one.bytes(), two.bytes()].concat().into_iter().chain(borrowed).collect())
 }
 
 /// What a rank brings: of all sizes and signs, so that another order of addition shows.

@@ -1,5 +1,7 @@
 //! The arithmetic of a reduction: pure, and always in rank order.
 
+use half::bf16;
+
 use crate::Reduction;
 use crate::device::Element;
 
@@ -17,8 +19,12 @@ pub(super) fn in_rank_order(
     others: &mut [u8],
 ) {
     match (element, reduction) {
+        (Element::Bf16, Reduction::Sum) => fold::<bf16>(rank, own, others, |a, b| a + b),
         (Element::F32, Reduction::Sum) => fold::<f32>(rank, own, others, |a, b| a + b),
         (Element::F64, Reduction::Sum) => fold::<f64>(rank, own, others, |a, b| a + b),
+        (Element::Bf16, Reduction::Max) => {
+            fold::<bf16>(rank, own, others, |a, b| if b > a || b.is_nan() { b } else { a });
+        }
         (Element::F32, Reduction::Max) => {
             fold::<f32>(rank, own, others, |a, b| if b > a || b.is_nan() { b } else { a });
         }

@@ -160,6 +160,7 @@ impl DataType {
     fn nccl(self) -> ncclDataType_t {
         match self {
             Self::Bytes => ncclDataType_t::ncclUint8,
+            Self::Numbers(Element::Bf16) => ncclDataType_t::ncclBfloat16,
             Self::Numbers(Element::F32) => ncclDataType_t::ncclFloat32,
             Self::Numbers(Element::F64) => ncclDataType_t::ncclFloat64,
         }

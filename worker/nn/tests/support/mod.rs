@@ -37,6 +37,7 @@ pub(crate) fn spec(block: BlockKind, stem: Stem) -> ModelSpec {
         bucket_elements: 1000,
         kind: Kind::Double,
         compute: Kind::Double,
+        bf16_gradients: false,
         recompute: false,
         device: Device::Cpu,
     }
