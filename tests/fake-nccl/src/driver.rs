@@ -126,6 +126,7 @@ pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRetain(
     context: *mut *mut c_void,
     _: c_int,
 ) -> c_int {
+    unless_ordered!(cuDevicePrimaryCtxRetain);
     // SAFETY: the caller's. The one context is a number that nobody follows.
     unsafe { context.write(without_provenance_mut(1)) };
     SUCCESS

@@ -111,8 +111,12 @@ impl Communicator {
             let op = "a communicator of an earlier world".into();
             CollectiveError::Undrained { op, waited: DRAIN }
         })?;
-        let unusable = |CudaFailure { call, reason }| {
-            CollectiveError::Unusable(format!("CUDA's {call} failed: {reason}"))
+        let unusable = |CudaFailure { call, reason }| match call {
+            "cuInit" | "cuDeviceGet" => {
+                CollectiveError::Unusable(format!("CUDA's {call} failed: {reason}"))
+            }
+            // It is there: another process may find it in a better state.
+            _ => CollectiveError::Cuda { op: op(), call, reason },
         };
         let (driver, ordinal) = nccl
             .driver(spec.device)
