@@ -136,9 +136,10 @@ def peer(args, channels_last, bf16):
 
     times = []
     for _ in range(2 + args.steps):
-        views = [torch.randn(args.batch, 3, args.size, args.size).contiguous(memory_format=order) for _ in "12"]
+        views = [torch.randn(args.batch, 3, args.size, args.size, device=device).contiguous(memory_format=order) for _ in "12"]
+        if on_gpu:
+            torch.cuda.synchronize()
         start = time.perf_counter()
-        views = [view.to(device) for view in views]
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             predictions = model(views)
             with torch.no_grad():

@@ -1,21 +1,23 @@
 //! Whole runs on a GPU, with NCCL between the ranks: `make test-gpu`.
 //!
 //! NCCL refuses two ranks on one GPU, since each would wait for the other's kernel, unless it takes them for ranks on two
-//! hosts: `NCCL_HOSTID` says so. Their messages then go over sockets, as between hosts.
+//! hosts: `NCCL_HOSTID` says so. Their messages then go over sockets, as between hosts. The GPU gives each process its turn
+//! (without MPS), so a kernel that waits for another process's only costs time.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use lockstep_tests::{Process, Scene};
 
-/// Settings of every run here: f64, so that nothing but the order of additions may differ.
+/// Settings of every run here: f64, so that nothing but the order of additions may differ; and patience for the first step,
+/// when cuDNN is read from the disk by one process and not yet by another.
 const SET: [&str; 6] = [
     "--set",
     "model.dtype=f64",
     "--set",
     "control.digest_every=1",
     "--set",
-    "collective.timeout_s=20",
+    "collective.timeout_s=60",
 ];
 
 fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
@@ -27,10 +29,13 @@ fn start(scene: &Scene, (run, rank): (&str, u32), address: &str, device: &str) -
     let mut arguments = vec!["--coordinator", address, "--data", "data", "--threads", "1"];
     arguments.extend(["--checkpoints", &checkpoints, "--device", device]);
     let host = name.clone();
-    let environment: [(&str, &OsStr); 3] = [
+    let environment: [(&str, &OsStr); 5] = [
+        // Not the fake of the other tests, but the one that libtorch brings.
+        ("LOCKSTEP_NCCL_LIBRARY", "".as_ref()),
         ("NCCL_HOSTID", host.as_ref()),
+        ("NCCL_NET", "Socket".as_ref()),
         ("NCCL_NVLS_ENABLE", "0".as_ref()),
-        ("NVIDIA_TF32_OVERRIDE", "0".as_ref()),
+        ("NCCL_LAUNCH_ORDER_IMPLICIT", "1".as_ref()),
     ];
     scene.start_with(&name, "worker", &arguments, &environment)
 }

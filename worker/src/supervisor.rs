@@ -43,9 +43,9 @@ const MAX_LINE: u64 = 64 * 1024;
 /// Time for the last lines of a process that has ended; another that it started may hold its pipes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A setting of NCCL without which its memory does not survive a world that is aborted. It must be there before the
-/// process starts; one that is set already stays.
-const NVLS: (&str, &str) = ("NCCL_NVLS_ENABLE", "0");
+/// Settings of NCCL that must be there before a process starts; those that are set already stay. Without the first, its
+/// memory does not survive a world that is aborted; without the second, the two communicators of a world may block each other.
+const NCCL: [(&str, &str); 2] = [("NCCL_NVLS_ENABLE", "0"), ("NCCL_LAUNCH_ORDER_IMPLICIT", "1")];
 
 /// Signals on their way to one process.
 const SIGNALS: usize = 4;
@@ -193,7 +193,7 @@ impl Launch {
             .env("RANK", self.slot(index).0.to_string())
             .env("LOCAL_RANK", index.to_string())
             .env(child::SUPERVISOR, std::process::id().to_string())
-            .env(NVLS.0, std::env::var_os(NVLS.0).unwrap_or_else(|| NVLS.1.into()))
+            .envs(NCCL.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

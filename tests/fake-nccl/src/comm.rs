@@ -8,6 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
+use crate::driver;
 use crate::meeting::{self, Id, Task, sends};
 use crate::memory::Span;
 use crate::script::{self, Fault};
@@ -159,6 +160,7 @@ impl Comm {
 
     /// The operation, on its stream's thread.
     fn run(&self, call: &Call, sequence: u64) {
+        let _busy = driver::Busy::new();
         match self.due(sequence) {
             Some(Fault::Slow(millis)) => thread::park_timeout(Duration::from_millis(millis)),
             Some(Fault::Hang) => return self.until_ended(),
@@ -222,6 +224,7 @@ impl Comm {
         if stuck || self.due(0) == Some(Fault::EndHang) {
             for_ever();
         }
+        driver::free_memory();
         SUCCESS
     }
 

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::ptr::without_provenance_mut;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 use crate::memory::Span;
 use crate::script::{self, Fault};
@@ -25,6 +25,40 @@ thread_local! {
 
 /// Allocations, by address.
 static MEMORY: Mutex<BTreeMap<usize, Box<[u64]>>> = Mutex::new(BTreeMap::new());
+
+/// Operations of NCCL's under way.
+static BUSY: Mutex<usize> = Mutex::new(0);
+static IDLE: Condvar = Condvar::new();
+/// Locked while memory is freed.
+static FREEING: Mutex<()> = Mutex::new(());
+
+/// Lasts as long as an operation of NCCL's.
+pub(crate) struct Busy;
+
+impl Busy {
+    pub(crate) fn new() -> Self {
+        *BUSY.lock().unwrap() += 1;
+        Self
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        *BUSY.lock().unwrap() -= 1;
+        IDLE.notify_all();
+    }
+}
+
+/// What the end of a communicator does last: it waits until no operation of *any* is under way, and holds up
+/// everybody's calls meanwhile, as the driver may.
+pub(crate) fn free_memory() {
+    let _held_up = FREEING.lock().unwrap();
+    drop(IDLE.wait_while(BUSY.lock().unwrap(), |busy| *busy > 0).unwrap());
+}
+
+fn held_up() {
+    drop(FREEING.lock().unwrap());
+}
 
 pub(crate) fn has_context() -> bool {
     CONTEXT.get()
@@ -92,6 +126,7 @@ pub(crate) unsafe extern "C" fn cuDevicePrimaryCtxRetain(
     context: *mut *mut c_void,
     _: c_int,
 ) -> c_int {
+    unless_ordered!(cuDevicePrimaryCtxRetain);
     // SAFETY: the caller's. The one context is a number that nobody follows.
     unsafe { context.write(without_provenance_mut(1)) };
     SUCCESS
@@ -104,6 +139,7 @@ pub(crate) extern "C" fn cuDevicePrimaryCtxRelease_v2(_: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn cuCtxSetCurrent(context: *mut c_void) -> c_int {
+    held_up();
     CONTEXT.set(!context.is_null());
     SUCCESS
 }
@@ -140,6 +176,7 @@ pub(crate) unsafe extern "C" fn cuEventCreate(made: *mut *const Event, _: c_uint
 
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn cuEventRecord(recorded: *const Event, on: *mut c_void) -> c_int {
+    held_up();
     unless_ordered!(cuEventRecord);
     if on.is_null() && !has_context() {
         return INVALID_CONTEXT;
@@ -150,12 +187,14 @@ pub(crate) extern "C" fn cuEventRecord(recorded: *const Event, on: *mut c_void) 
 
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn cuEventQuery(asked: *const Event) -> c_int {
+    held_up();
     unless_ordered!(cuEventQuery);
     if event(asked).has_come() { SUCCESS } else { NOT_READY }
 }
 
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn cuEventDestroy_v2(_: *const Event) -> c_int {
+    held_up();
     SUCCESS
 }
 

@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use cudarc::nccl::sys::{cudaStream_t, ncclConfig_t, ncclUniqueId};
 
-use crate::comm::{
-    Call, Comm, IN_PROGRESS, INVALID_ARGUMENT, SUCCESS, SYSTEM_ERROR, last_error, note,
-};
+use crate::comm::{Call, Comm, INVALID_ARGUMENT, SUCCESS, SYSTEM_ERROR, last_error, note};
 use crate::driver::{has_context, stream};
 use crate::meeting::{self, Task};
 use crate::memory::Span;
@@ -110,8 +108,9 @@ pub(crate) unsafe extern "C" fn ncclCommInitRankConfig(
     match Comm::begin(id.internal.map(|byte| byte.to_ne_bytes()[0]), rank, world) {
         Ok(begun) => {
             // SAFETY: the caller's.
-            unsafe { comm.write(Arc::into_raw(begun)) };
-            IN_PROGRESS
+            unsafe { comm.write(Arc::into_raw(Arc::clone(&begun))) };
+            // As the real one: where forming has failed by now, there is a code *and* a communicator.
+            begun.async_error()
         }
         Err(code) => code,
     }

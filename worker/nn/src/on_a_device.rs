@@ -118,3 +118,14 @@ fn in_single_precision_a_device_is_as_near_to_the_exact_step_as_the_host() {
         assert!(device < 4.0 * host, "buffer {index}: off by {device:e}, the host by {host:e}");
     }
 }
+
+/// Three steps must run; only the first loss is compared, since of bf16 numbers ATen gives statistics in bf16 on the CPU (and
+/// in f32 on a GPU).
+#[test]
+fn in_bf16_the_first_loss_on_a_device_is_that_on_the_host_to_two_digits() {
+    let spec = ModelSpec { compute: Kind::BFloat16, ..spec(Kind::Float) };
+    let (host, _) = train(&spec);
+    let (device, _) = as_on_a_device(|| train(&spec));
+    let error = (device[0].loss - host[0].loss).abs() / host[0].loss;
+    assert!(error < 1e-2, "loss {} against {}", device[0].loss, host[0].loss);
+}

@@ -18,6 +18,7 @@ pub(crate) fn play(scenario: &str, seat: &Seat) -> Result<(), Failed> {
         "everything" => compare(seat),
         "work" => work(&mut form(seat)?).map_err(Failed::from),
         "recover" => recover(seat),
+        "both" => both(seat),
         "reuse" => reuse(seat),
         "on-a-gpu" => on_a_gpu(seat),
         "abort" => abort(seat),
@@ -82,6 +83,16 @@ fn recover(seat: &Seat) -> Result<(), Failed> {
         }
     }
     panic!("no generation worked")
+}
+
+/// Both communicators of a world have an operation under way when the first one fails.
+fn both(seat: &Seat) -> Result<(), Failed> {
+    let abort = AbortHandle::new();
+    let [first, second] = [seat.id()?, seat.id()?];
+    let mut buffer = Buffer::new(Element::F32, (0..1000).map(f64::from));
+    let mut world = [seat.form(1, first, &abort)?, seat.form(1, second, &abort)?];
+    drop(world[1].start_all_reduce(buffer.region(), Reduction::Sum)?);
+    Ok(world[0].barrier()?)
 }
 
 /// The same id for a second communicator.

@@ -111,14 +111,18 @@ impl Communicator {
             let op = "a communicator of an earlier world".into();
             CollectiveError::Undrained { op, waited: DRAIN }
         })?;
-        let unusable = |CudaFailure { call, reason }| {
-            CollectiveError::Unusable(format!("CUDA's {call} failed: {reason}"))
+        let unusable = |CudaFailure { call, reason }| match call {
+            "cuInit" | "cuDeviceGet" => {
+                CollectiveError::Unusable(format!("CUDA's {call} failed: {reason}"))
+            }
+            // It is there: another process may find it in a better state.
+            _ => CollectiveError::Cuda { op: op(), call, reason },
         };
         let (driver, ordinal) = nccl
             .driver(spec.device)
             .map_err(|error| CollectiveError::Unusable(error.to_string()))?;
         let device = Device::open(driver, ordinal).map_err(unusable)?;
-        let closer = Closer::start(nccl.api(), nccl.closing())
+        let closer = Closer::start(nccl.api(), Arc::clone(&device), nccl.closing())
             .map_err(|error| CollectiveError::system("start a thread for the end", error))?;
         let begun = Self::begin(nccl, (device, closer), spec, abort);
         let mut this = begun.map_err(|trouble| trouble.during(op(), spec.deadline))?;
@@ -234,6 +238,7 @@ impl Communicator {
         match marked {
             Ok(over) => {
                 self.flying.push_back(Flying { operation, over });
+                self.nccl.closing().took_off();
                 Ok(())
             }
             Err(trouble) => Err(self.fail(operation, trouble)),
@@ -256,6 +261,7 @@ impl Communicator {
     pub(super) fn settle(&mut self, sequence: u64) -> Result<(), CollectiveError> {
         while let Some(flying) = self.flying.pop_front_if(|f| f.operation.sequence <= sequence) {
             let Flying { operation, over } = flying;
+            self.nccl.closing().landed(1);
             let came = self.has_come(&over);
             self.spare.push(over);
             came.map_err(|trouble| self.fail(operation, trouble))?;
@@ -284,7 +290,8 @@ impl Communicator {
     }
 
     /// Ends the communicator, and the world. `error` is what becomes of later calls, unless the GPU
-    /// does not let go of the memory.
+    /// does not let go of the memory. That is not waited for while another communicator has operations
+    /// under way, whose end the abort waits for: then the last one waits for all when it is dropped.
     pub(super) fn give_up(&mut self, op: &str, error: CollectiveError) -> CollectiveError {
         self.abort.abort();
         for line in self.history.lines() {
@@ -293,9 +300,13 @@ impl Communicator {
         let lane = self.lane.take().expect("a communicator fails once");
         // NCCL may still be about to queue something: it will see that it is aborted and do nothing.
         let marked = self.device.enter().and_then(|()| self.drained.record(Some(&lane.stream)));
+        let closing = self.nccl.closing();
+        closing.landed(self.flying.len());
         self.closer.end(lane, Ending::Abort);
-        let drained = marked
-            .and_then(|()| until(DRAIN, || self.drained.has_come().map(|come| come.then_some(()))));
+        let drained = marked.and_then(|()| match closing.nothing_flies() {
+            Some(()) => until(DRAIN, || self.drained.has_come().map(|come| come.then_some(()))),
+            None => Ok(Some(())),
+        });
         self.flying.clear();
         let error = match drained {
             Ok(Some(())) => error,
@@ -316,23 +327,26 @@ impl Communicator {
 
 impl Drop for Communicator {
     fn drop(&mut self) {
+        let closing = self.nccl.closing();
         if !self.flying.is_empty() || self.abort.is_aborted() {
             if self.lane.is_some() {
                 self.give_up("the operations at its end", CollectiveError::Aborted);
             }
-            return;
-        }
-        let Some(lane) = self.lane.take() else { return };
-        let ending = match self.part(&lane) {
-            Ok(()) => Ending::Destroy,
-            Err(trouble) => {
-                tracing::warn!(?trouble, "the ranks did not part in peace");
-                Ending::Abort
+            if closing.nothing_flies().is_none() {
+                return;
             }
-        };
-        self.closer.end(lane, ending);
+        } else {
+            let Some(lane) = self.lane.take() else { return };
+            let ending = match self.part(&lane) {
+                Ok(()) => Ending::Destroy,
+                Err(trouble) => {
+                    tracing::warn!(?trouble, "the ranks did not part in peace");
+                    Ending::Abort
+                }
+            };
+            self.closer.end(lane, ending);
+        }
         // If it is not over then, the next world says so.
-        let closing = self.nccl.closing();
         until(DRAIN, || Ok::<_, Infallible>(closing.are_over())).ok();
     }
 }

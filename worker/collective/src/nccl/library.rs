@@ -12,7 +12,8 @@ use super::NcclError;
 use super::error::dotted;
 use super::sys::{BOUND, Opened, version};
 
-/// Names the file where libtorch has not loaded one: for another NCCL, and for the fake of the tests.
+/// Names the file where libtorch has not loaded one: for another NCCL, and for the fake of the tests. Empty is as good as
+/// not set.
 pub(super) const VARIABLE: &str = "LOCKSTEP_NCCL_LIBRARY";
 /// The name in the wheels, and of the system's packages. (`libnccl.so` is for linking.)
 const NAME: &str = "libnccl.so.2";
@@ -35,7 +36,8 @@ pub(super) struct Found {
 /// Finds the library and checks its version.
 pub(super) fn find() -> Result<Found, NcclError> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let path = choose(&loaded(&maps), std::env::var_os(VARIABLE).map(PathBuf::from))?;
+    let asked = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+    let path = choose(&loaded(&maps), asked)?;
     let name = path.display().to_string();
     let opened = Opened::new(&path).map_err(|tried| NcclError::Absent { tried })?;
     let missing = |symbol| NcclError::MissingSymbol { library: name.clone(), symbol };

@@ -184,6 +184,9 @@ impl Api {
 
     /// Begins to form a communicator; [`progress`](Self::progress) tells when it stands. The current
     /// CUDA context says which GPU it is for.
+    ///
+    /// A forming that fails while the call is still under way leaves a communicator beside its code: it must be aborted like
+    /// any other, so it is handed out, and `progress` tells its code again.
     pub(super) fn begin(&self, world: u32, rank: Rank, id: &UniqueId) -> Result<Comm, NcclFailure> {
         let mut config = non_blocking();
         let id = ncclUniqueId { internal: bytemuck::cast(*id.as_bytes()) };
@@ -192,8 +195,11 @@ impl Api {
         let init = self.functions.ncclCommInitRankConfig;
         // SAFETY: `comm` may be written; `config` is complete, and is read during the call only.
         let code = unsafe { init(&raw mut comm, world, id, rank, &raw mut config) };
+        if let Some(comm) = NonNull::new(comm) {
+            return Ok(Comm(comm));
+        }
         self.accept(code, None)?;
-        NonNull::new(comm).map(Comm).ok_or_else(|| self.failure(NcclCode::InternalError, None))
+        Err(self.failure(NcclCode::InternalError, None))
     }
 
     /// Whether everything asked of the communicator so far has been taken up; its failure, if any.
