@@ -29,9 +29,10 @@ fn start(scene: &Scene, (run, rank): (&str, u32), address: &str, device: &str) -
     let mut arguments = vec!["--coordinator", address, "--data", "data", "--threads", "1"];
     arguments.extend(["--checkpoints", &checkpoints, "--device", device]);
     let host = name.clone();
-    let environment: [(&str, &OsStr); 5] = [
+    let environment: [(&str, &OsStr); 6] = [
         // Not the fake of the other tests, but the one that libtorch brings.
         ("LOCKSTEP_NCCL_LIBRARY", "".as_ref()),
+        ("LD_PRELOAD", "".as_ref()),
         ("NCCL_HOSTID", host.as_ref()),
         ("NCCL_NET", "Socket".as_ref()),
         ("NCCL_NVLS_ENABLE", "0".as_ref()),

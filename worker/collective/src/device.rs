@@ -52,8 +52,8 @@ impl Region {
     /// * `start` is aligned for `element` and points to `len` initialised elements in one
     ///   allocation, in host memory for the host backend, in memory of the communicator's GPU for NCCL;
     /// * until [`wait`](crate::Collective::wait) has returned for the operation that takes this
-    ///   region, or its communicator (or this region, if never used) has been dropped, the
-    ///   memory stays allocated and nothing else reads or writes it; after
+    ///   region without an error, or all communicators of its world (or this region, if never used)
+    ///   have been dropped, the memory stays allocated and nothing else reads or writes it; after
     ///   [`Undrained`](crate::CollectiveError::Undrained), until the process ends.
     pub unsafe fn from_raw(start: NonNull<u8>, len: usize, element: Element) -> Self {
         Self { start, len, element }
