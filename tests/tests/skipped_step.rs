@@ -89,18 +89,18 @@ fn skipped_and_poisoned(said: &[String]) -> (usize, usize) {
 /// The first start is killed before the batch that is no number, the second stopped behind it, the third completes.
 fn resumes_exactly_around_a_skipped_step(world: u32, dtype: &str) {
     let scene = Scene::new();
-    fs::create_dir(scene.path("failpoints")).unwrap();
-    fs::write(scene.path("failpoints/poison"), format!("{POISONED} {}", world - 1)).unwrap();
+    fs::create_dir(scene.path("failpoints")).expect("a folder");
+    let last = format!("{POISONED} {}", world - 1);
+    fs::write(scene.path("failpoints/poison"), last).expect("a failpoint");
     let start = |name, checkpoints| Start::new(&scene, name, checkpoints, (world, dtype));
     let everybody = (world as usize, 1);
 
     let said = start("whole", "whole-ck").end();
     assert_eq!(skipped_and_poisoned(&said), everybody);
-    let applied = scene.reported("whole").into_iter().map(|step| step["cursor"].as_u64().unwrap());
-    assert!(
-        applied.eq((0..=STEPS).filter(|&cursor| cursor != POISONED)),
-        "only that batch is left out"
-    );
+    let steps = scene.reported("whole");
+    let applied = steps.iter().map(|step| step["cursor"].as_u64().expect("a number"));
+    let wanted = (0..=STEPS).filter(|&cursor| cursor != POISONED);
+    assert!(applied.eq(wanted), "only that batch is left out");
 
     let mut first = start("first", "ck");
     first.wait_until(|run| run["checkpoint_step"].is_u64());
