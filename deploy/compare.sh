@@ -50,24 +50,31 @@ train() {
     trap - EXIT
 }
 
-# Loss and z-std of every variant, each a mean over the steps up to the one named.
+# A row for each figure of each variant: means over the steps up to the one named. kNN only where a variant asks for it
+# (knn.every_steps), the newest one.
 table() {
     python3 - "$OUT" "$@" <<'PYTHON'
 import json, sys
+
+FIGURES = {
+    "loss": ("loss", "{:.3f}"), "z-std": ("z_std", "{:.4f}"),
+    "probe": ("probe_accuracy", "{:.0%}"), "kNN": ("knn_accuracy", "{:.0%}"),
+}
 
 out, *names = sys.argv[1:]
 curves = {name: [json.loads(line) for line in open(f"{out}/{name}.jsonl")] for name in names}
 steps = min(len(curve) for curve in curves.values())
 stretch = max(steps // 10, 1)
-print("| steps | " + " | ".join(f"{name}: loss | z-std" for name in names) + " |")
-print("|---" * (1 + 2 * len(names)) + "|")
-for end in range(stretch, steps + 1, stretch):
-    cells = []
-    for name in names:
-        part = curves[name][end - stretch:end]
-        for key, digits in (("loss", 3), ("z_std", 4)):
-            cells.append(f"{sum(step[key] for step in part) / len(part):.{digits}f}")
-    print(f"| {end} | " + " | ".join(cells) + " |")
+ends = range(stretch, steps + 1, stretch)
+print("| steps |", " | ".join(map(str, ends)), "|")
+print("|---" * (1 + len(ends)) + "|")
+for figure, (key, form) in FIGURES.items():
+    for name, curve in curves.items():
+        seen = [[step[key] for step in curve[end - stretch:end] if step[key] is not None] for end in ends]
+        if any(seen):
+            part = [values[-1:] if key == "knn_accuracy" else values for values in seen]
+            cells = [form.format(sum(values) / len(values)) if values else "" for values in part]
+            print(f"| {name}: {figure} |", " | ".join(cells), "|")
 PYTHON
 }
 

@@ -16,16 +16,18 @@ DEPTHS = {
     "resnet152": ([3, 8, 36, 3], True),
     "resnet200": ([3, 24, 36, 3], True),
 }
+STATISTICS = ("running_mean", "running_var")
 
 
 class Network:
     """Encoder and projector (and predictor) with their running statistics, by name."""
 
     def __init__(self, tensors, meta):
-        statistics = ("running_mean", "running_var")
-        self.running = {n: t.clone() for n, t in tensors.items() if n.endswith(statistics)}
+        self.running = {n: t.clone() for n, t in tensors.items() if n.endswith(STATISTICS)}
         self.weights = {n: t.clone() for n, t in tensors.items() if n not in self.running}
         self.meta = meta
+        lanes = meta["global_batch"] // meta["samples_per_lane"]
+        self.groups = lanes // (meta.get("bn_group", 0) or lanes)
         self.used = set()
         self.hidden = []
 
@@ -34,19 +36,28 @@ class Network:
         return self.weights[name]
 
     def batch_norm(self, name, x):
-        """With the statistics of this batch; moves the running averages, whose variance is the unbiased one."""
+        """With the statistics of each group of this batch; moves the running averages by the mean over the groups."""
         mean, variance = f"{name}.running_mean", f"{name}.running_var"
         self.used |= {mean, variance}
-        return F.batch_norm(
+        groups = [self.normalize(name, group) for group in x.chunk(self.groups)]
+        normalized, means, variances = zip(*groups)
+        self.running[mean], self.running[variance] = torch.stack(means).mean(0), torch.stack(variances).mean(0)
+        return torch.cat(normalized)
+
+    def normalize(self, name, x):
+        """One group, and the running averages that it would make alone, whose variance is the unbiased one."""
+        mean, variance = (self.running[f"{name}.running_{which}"].clone() for which in ("mean", "var"))
+        y = F.batch_norm(
             x,
-            self.running[mean],
-            self.running[variance],
+            mean,
+            variance,
             self.weight(f"{name}.weight"),
             self.weight(f"{name}.bias"),
             training=True,
             momentum=1 - self.meta["bn_decay"],
             eps=self.meta["bn_eps"],
         )
+        return y, mean, variance
 
     def conv(self, name, x, stride=1):
         weight = self.weight(f"{name}.weight")
@@ -88,10 +99,12 @@ class Network:
         return x.mean((2, 3))
 
     def head(self, name, x):
+        """Under autocast too, the output has the weights' type: losses are no matter for 16 bits."""
         x = F.linear(x, self.weight(f"{name}.0.weight"), self.weight(f"{name}.0.bias"))
         self.hidden.append((f"online.{name}.0.bias", x))
         x = F.relu(self.batch_norm(f"{name}.1", x))
-        return F.linear(x, self.weight(f"{name}.3.weight"))
+        last = self.weight(f"{name}.3.weight")
+        return F.linear(x, last).to(last.dtype)
 
     def project(self, x):
         return self.head("projector", self.encode(x))
@@ -122,15 +135,30 @@ def updated(weight, gradient, momentum, meta):
     return weight - meta["eta"] * step, momentum
 
 
+@torch.no_grad()
+def update(before, gradients, meta):
+    """Weights, momentum and target behind a step of these gradients."""
+    after = {}
+    for name, gradient in gradients.items():
+        weight, momentum = before[name], before[f"momentum.{name}"]
+        after[name], after[f"momentum.{name}"] = updated(weight, gradient, momentum, meta)
+    for name, weight in part(before, "target.").items():
+        if not name.endswith(STATISTICS):
+            tau = meta["tau"]
+            after[f"target.{name}"] = tau * weight + (1 - tau) * after[f"online.{name}"]
+    return after
+
+
+def part(tensors, prefix):
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def run_step(before, micro_batches, meta):
     """All that a step makes of `before` and micro-batches of two views, by name.
 
     Each micro-batch is normalized by itself and moves the running averages; weights move once.
     """
-    part = lambda prefix: {n.removeprefix(prefix): t for n, t in before.items() if n.startswith(prefix)}
-    online, target = Network(part("online."), meta), Network(part("target."), meta)
-    momentum = part("momentum.online.")
-
+    online, target = Network(part(before, "online."), meta), Network(part(before, "target."), meta)
     leaves = {name: weight.requires_grad_() for name, weight in online.weights.items()}
     outputs = []
     for views in micro_batches:
@@ -142,7 +170,7 @@ def run_step(before, micro_batches, meta):
     loss = torch.cat([output["losses"] for output in outputs]).mean()
     hidden = [x for _, x in online.hidden]
     found = torch.autograd.grad(loss, [*leaves.values(), *hidden])
-    gradients = dict(zip(leaves, found))
+    gradients = {f"online.{name}": gradient for name, gradient in zip(leaves, found)}
     terms = {}
     for (name, _), gradient in zip(online.hidden, found[len(leaves) :]):
         terms[name] = terms.get(name, 0) + gradient.abs().sum(0)
@@ -150,21 +178,13 @@ def run_step(before, micro_batches, meta):
         if missed := {*network.weights, *network.running} - network.used:
             raise ValueError(f"tensors that a {meta['architecture']} does not have: {sorted(missed)}")
 
-    after = {}
-    with torch.no_grad():
-        for name, weight in online.weights.items():
-            new, new_momentum = updated(weight, gradients[name], momentum[name], meta)
-            after[f"online.{name}"], after[f"momentum.online.{name}"] = new, new_momentum
-        for name, weight in target.weights.items():
-            tau = meta["tau"]
-            after[f"target.{name}"] = tau * weight + (1 - tau) * after[f"online.{name}"]
-        after |= {f"online.{name}": t for name, t in online.running.items()}
-        after |= {f"target.{name}": t for name, t in target.running.items()}
+    sides = {"online": online, "target": target}
     return {
         # Of every micro-batch.
         "outputs": {name: [output[name].detach() for output in outputs] for name in outputs[0]},
-        "gradients": {f"online.{name}": gradient for name, gradient in gradients.items()},
-        "after": after,
+        "gradients": gradients,
+        "statistics": {f"{side}.{name}": t for side, network in sides.items() for name, t in network.running.items()},
+        "after": update(before, gradients, meta),
         # Of each bias's gradient, a sum over the batch: the sum of the absolute values.
         "terms": terms,
     }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longest time that anything here may take.
@@ -153,15 +154,29 @@ impl Scene {
 
     /// The losses that the coordinator `name` was told, by step.
     pub fn losses(&self, name: &str) -> Vec<f64> {
+        self.reported(name).iter().map(|step| step["loss"].as_f64().expect("a loss")).collect()
+    }
+
+    /// What the coordinator `name` wrote of each applied step.
+    pub fn reported(&self, name: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(&format!("{name}.jsonl"))).expect("the steps file");
-        let lines =
-            text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect("JSON"));
-        lines.map(|step| step["loss"].as_f64().expect("a loss")).collect()
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
     /// The bytes of the state in a checkpoint.
     pub fn state(&self, checkpoints: &str, step: u64) -> Vec<u8> {
-        let path = self.path(&format!("{checkpoints}/step-{step:09}/state.safetensors"));
+        self.of_checkpoint(checkpoints, step, "state.safetensors")
+    }
+
+    /// The digest that a checkpoint says its state has.
+    pub fn digest(&self, checkpoints: &str, step: u64) -> u64 {
+        let meta = self.of_checkpoint(checkpoints, step, "checkpoint.json");
+        let meta: Value = serde_json::from_slice(&meta).expect("JSON");
+        meta["digest"].as_u64().expect("a digest")
+    }
+
+    fn of_checkpoint(&self, checkpoints: &str, step: u64, file: &str) -> Vec<u8> {
+        let path = self.path(&format!("{checkpoints}/step-{step:09}/{file}"));
         fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 }

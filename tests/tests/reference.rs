@@ -136,6 +136,41 @@ fn steps_of_two_micro_batches_are_pytorchs() {
     Case { worlds: &[3], settings, ..Case::default() }.check();
 }
 
+/// Two groups of two lanes; in a world of two, one on each rank.
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_with_batch_norm_over_groups_of_lanes_are_pytorchs_in_any_world() {
+    let double = &["model.width=0.25", "model.dtype=f64"][..];
+    let single = &["model.width=0.125"][..];
+    for (numbers, flags) in [(double, ""), (single, "--or-as-pytorch 2")] {
+        let settings = &[RESNET18, &["model.bn_group=2"], numbers];
+        Case { worlds: &[1, 2], settings, flags, ..Case::default() }.check();
+    }
+}
+
+/// Four groups on three ranks; each micro-batch has groups of its own, of four images.
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_with_groups_in_two_micro_batches_are_pytorchs() {
+    let variant = [
+        "model.width=0.25",
+        "model.dtype=f64",
+        "model.bn_group=2",
+        "data.lanes=8",
+        "schedule.global_batch=32",
+        "schedule.accumulate=2",
+    ];
+    Case { worlds: &[3], settings: &[RESNET18, &variant], ..Case::default() }.check();
+}
+
+/// In the mean over the tensors it is within a few percent of PyTorch's error, or below; the worst tensor's varies more.
+#[test]
+#[ignore = "needs a Python with PyTorch: make reference"]
+fn steps_of_a_resnet18_in_bf16_are_as_exact_as_pytorchs() {
+    let settings = &[RESNET18, &["model.width=0.25", "model.dtype=bf16"][..]];
+    Case { worlds: &[1, 2], settings, flags: "--or-as-pytorch 1.25", ..Case::default() }.check();
+}
+
 #[test]
 #[ignore = "needs a Python with PyTorch: make reference"]
 fn a_step_of_a_resnet50_of_full_width_with_sgd_is_pytorchs() {

@@ -4,12 +4,18 @@
 //!
 //! * `flip`: one bit of the state buffer that the file names (`online`, `momentum`, …) flips;
 //! * `stall`: the trainer does nothing for so many milliseconds, while heartbeats go on.
+//!
+//! One file stays, since a run that goes on from a checkpoint meets the same batches again:
+//!
+//! * `poison`: with `CURSOR RANK` in it, a view in this rank's part of this global batch has a pixel that is no number.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lockstep_data::LoadedBatch;
 use lockstep_nn::Byol;
+use lockstep_proto::ids::Rank;
 use tch::Kind;
 
 /// The environment variable with the folder.
@@ -17,7 +23,7 @@ const FOLDER: &str = "LOCKSTEP_FAILPOINTS";
 
 /// Does what a test asked for since the last time.
 pub(crate) fn at_step_edge(model: &mut Byol) {
-    let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let Some(folder) = folder() else { return };
     if let Some(name) = take(&folder.join("flip")) {
         flip(model, &name);
     }
@@ -25,6 +31,21 @@ pub(crate) fn at_step_edge(model: &mut Byol) {
         tracing::warn!(millis, "failpoint: stall");
         stall(Duration::from_millis(millis));
     }
+}
+
+/// The batch as a test wants it.
+pub(crate) fn poisoned(mut batch: LoadedBatch, rank: Rank) -> LoadedBatch {
+    let wanted = folder().and_then(|folder| fs::read_to_string(folder.join("poison")).ok());
+    if wanted.is_some_and(|wanted| wanted == format!("{} {}", batch.cursor, rank.0)) {
+        tracing::warn!(cursor = batch.cursor, "failpoint: a view is poisoned");
+        // Of the last micro-batch: what the ones before it have added up is thrown away, too.
+        *batch.view_two.last_mut().expect("views have pixels") = f32::NAN;
+    }
+    batch
+}
+
+fn folder() -> Option<PathBuf> {
+    std::env::var_os(FOLDER).map(PathBuf::from)
 }
 
 /// The content of a file, which is gone then.
