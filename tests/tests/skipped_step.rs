@@ -29,8 +29,8 @@ impl<'a> Start<'a> {
         ];
         let settings: Vec<&str> = set.into_iter().flat_map(|set| ["--set", set]).collect();
         let (coordinator, address) = scene.serve(name, world, &settings);
-        let failpoints = scene.path("failpoints");
         let workers = (0..world).map(|number| {
+            let failpoints = scene.path(&format!("failpoints-{number}"));
             let fixed = ["--data", "data", "--threads", "1"];
             let own = ["--coordinator", &address, "--checkpoints", checkpoints];
             let environment = [("LOCKSTEP_FAILPOINTS", failpoints.as_os_str())];
@@ -89,9 +89,9 @@ fn skipped_and_poisoned(said: &[String]) -> (usize, usize) {
 /// The first start is killed before the batch that is no number, the second stopped behind it, the third completes.
 fn resumes_exactly_around_a_skipped_step(world: u32, dtype: &str) {
     let scene = Scene::new();
-    fs::create_dir(scene.path("failpoints")).expect("a folder");
-    let last = format!("{POISONED} {}", world - 1);
-    fs::write(scene.path("failpoints/poison"), last).expect("a failpoint");
+    let of_last = scene.path(&format!("failpoints-{}", world - 1));
+    fs::create_dir(&of_last).expect("a folder");
+    fs::write(of_last.join("poison"), POISONED.to_string()).expect("a failpoint");
     let start = |name, checkpoints| Start::new(&scene, name, checkpoints, (world, dtype));
     let everybody = (world as usize, 1);
 

@@ -7,7 +7,7 @@
 //!
 //! One file stays, since a run that goes on from a checkpoint meets the same batches again:
 //!
-//! * `poison`: with `CURSOR RANK` in it, a view in this rank's part of this global batch has a pixel that is no number.
+//! * `poison`: a view in this rank's part of the global batch with this cursor has a pixel that is no number.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,6 @@ use std::time::Duration;
 
 use lockstep_data::LoadedBatch;
 use lockstep_nn::Byol;
-use lockstep_proto::ids::Rank;
 use tch::Kind;
 
 /// The environment variable with the folder.
@@ -34,9 +33,9 @@ pub(crate) fn at_step_edge(model: &mut Byol) {
 }
 
 /// The batch as a test wants it.
-pub(crate) fn poisoned(mut batch: LoadedBatch, rank: Rank) -> LoadedBatch {
+pub(crate) fn poisoned(mut batch: LoadedBatch) -> LoadedBatch {
     let wanted = folder().and_then(|folder| fs::read_to_string(folder.join("poison")).ok());
-    if wanted.is_some_and(|wanted| wanted == format!("{} {}", batch.cursor, rank.0)) {
+    if wanted.is_some_and(|wanted| wanted == batch.cursor.to_string()) {
         tracing::warn!(cursor = batch.cursor, "failpoint: a view is poisoned");
         // Of the last micro-batch: what the ones before it have added up is thrown away, too.
         *batch.view_two.last_mut().expect("views have pixels") = f32::NAN;

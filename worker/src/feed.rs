@@ -74,8 +74,12 @@ fn run(
     ready: &SyncSender<Result<Fed, DataError>>,
 ) {
     loop {
-        used.try_iter().for_each(|batch| loader.recycle(batch));
+        for batch in used.try_iter() {
+            loader.recycle(batch);
+        }
         let fed = loader.next_batch().map(|batch| {
+            #[cfg(feature = "failpoints")]
+            let batch = crate::failpoints::poisoned(batch);
             let views = views(&batch, side, spec);
             Fed { batch, views }
         });

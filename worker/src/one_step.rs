@@ -52,8 +52,6 @@ impl Trainer {
             let _span = tracing::info_span!("data").entered();
             feed.next()?
         };
-        #[cfg(feature = "failpoints")]
-        let batch = crate::failpoints::poisoned(batch, world.rank);
         let data_wait = started.elapsed();
         let used = self.use_batch(world, plan, (fed, data_wait), comm)?;
         // Told in any case: the step is applied, whatever becomes of the evaluation behind it.

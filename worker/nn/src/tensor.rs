@@ -89,11 +89,13 @@ pub(crate) fn region(flat: &mut Tensor, first: usize, len: usize) -> Region {
         "region {first}+{len} is outside of {} elements",
         flat.numel()
     );
-    let element = match flat.kind() {
-        Kind::Double => Element::F64,
-        Kind::Float => Element::F32,
-        Kind::BFloat16 => Element::Bf16,
-        other => panic!("no collective takes {other:?}"),
+    let element = if flat.kind() == Kind::Double {
+        Element::F64
+    } else if flat.kind() == Kind::BFloat16 {
+        Element::Bf16
+    } else {
+        assert_eq!(flat.kind(), Kind::Float, "permanent buffers are f64, f32 or bf16");
+        Element::F32
     };
     let offset = first * flat.kind().elt_size_in_bytes();
     let base = flat.data_ptr().cast::<u8>();

@@ -19,6 +19,8 @@ pub(crate) trait Number: Scalar {
     fn widen(self) -> Self::Wide;
     /// Rounds.
     fn narrow(wide: Self::Wide) -> Self;
+    /// Above 0; NaN is not.
+    fn is_positive(self) -> bool;
 }
 
 /// Arithmetic that the host loops need.
@@ -71,6 +73,10 @@ impl<W: Wide + Scalar> Number for W {
     fn narrow(wide: W) -> W {
         wide
     }
+    #[inline(always)]
+    fn is_positive(self) -> bool {
+        self > W::ZERO
+    }
 }
 
 impl Number for bf16 {
@@ -79,12 +85,42 @@ impl Number for bf16 {
     fn widen(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
-    /// To nearest, ties to even; NaN stays NaN. Without branches, so that loops of it are vectorized.
+    /// To nearest, ties to even; NaN stays NaN. Without branches, and in 32 bits up to the end, so that loops of it are
+    /// vectorized well.
     #[inline(always)]
     fn narrow(wide: f32) -> Self {
         let bits = wide.to_bits();
-        let rounded = (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16;
-        let quiet = (bits >> 16) as u16 | 0x40;
-        Self::from_bits(if wide.is_nan() { quiet } else { rounded })
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        let quiet = bits | 0x0040_0000;
+        Self::from_bits(((if wide.is_nan() { quiet } else { rounded }) >> 16) as u16)
+    }
+    /// In 16 bits: infinity is the last number above 0, and NaNs follow.
+    #[inline(always)]
+    fn is_positive(self) -> bool {
+        self.to_bits().wrapping_sub(1) < Self::INFINITY.to_bits()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bf16_is_positive_where_its_f32_is() {
+        for x in (0..=u16::MAX).map(bf16::from_bits) {
+            assert_eq!(x.is_positive(), x.widen() > 0.0, "{x}");
+        }
+    }
+
+    /// Around every bf16: itself, the halves beside it, and their neighbours.
+    #[test]
+    fn an_f32_is_rounded_as_ieee_754_says() {
+        for high in 0..=u16::MAX {
+            for low in [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff] {
+                let x = f32::from_bits(u32::from(high) << 16 | low);
+                let (ours, theirs) = (bf16::narrow(x), bf16::from_f32(x));
+                assert_eq!(ours.to_bits(), theirs.to_bits(), "{x}");
+            }
+        }
     }
 }

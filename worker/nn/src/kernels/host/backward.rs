@@ -1,8 +1,10 @@
 //! Gradients of batch norm and of the ReLU behind it.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
-use super::rows::{as_sums, for_each_stretch, sum_blocks, tiled, total};
+use super::rows::{Terms, Walk, as_sums, for_each_stretch, sum_blocks, tiled, total};
 use crate::kernels::number::{Number, Wide};
 use crate::kernels::{Moments, Sums, channels, like};
 use crate::tensor::{host, host_mut};
@@ -13,18 +15,11 @@ pub(in crate::kernels) fn gradient_sums<T: Number>(
     x: &Tensor,
     moments: &Moments,
 ) -> Sums {
-    let (x_data, y_data, width) = (host::<T>(x), y.map(host::<T>), channels(x));
+    let width = channels(x);
     let (mean, inv_std) = (host::<f64>(&moments.mean), host::<f64>(&moments.inv_std));
-    let groups = mean.len() / width;
-    let means: Vec<Vec<T::Wide>> =
-        mean.chunks(width).map(|mean| tiled(mean.iter().copied())).collect();
-    let parts = for_each_stretch(host_mut::<T>(g), groups, width, |first, group, g| {
-        let x = &x_data[first..][..g.len()];
-        if let Some(y) = y_data {
-            mask(g, &y[first..][..g.len()]);
-        }
-        stretch_sums(g, x, &means[group], width)
-    });
+    let means: Vec<_> = mean.chunks(width).map(|mean| tiled(mean.iter().copied())).collect();
+    let kernel = GradientSums { x: host::<T>(x), y: y.map(host::<T>), means, width };
+    let parts = for_each_stretch(host_mut::<T>(g), kernel.means.len(), width, &kernel);
     let sums = parts.into_iter().zip(inv_std.chunks(width)).flat_map(|(parts, inv_std)| {
         let mut sums = total(parts);
         sums[width..].iter_mut().zip(inv_std).for_each(|(sum, inv_std)| *sum *= inv_std);
@@ -33,26 +28,56 @@ pub(in crate::kernels) fn gradient_sums<T: Number>(
     as_sums(&sums.collect::<Vec<f64>>(), width)
 }
 
+/// Masks a gradient by the ReLU's output, and sums it.
+struct GradientSums<'a, T: Number> {
+    x: &'a [T],
+    y: Option<&'a [T]>,
+    /// Of each group, tiled.
+    means: Vec<Vec<T::Wide>>,
+    width: usize,
+}
+
+impl<T: Number> Walk<T> for GradientSums<'_, T> {
+    type Left = Vec<f64>;
+    #[inline(always)]
+    fn walk(&self, first: usize, group: usize, g: &mut [T]) -> Vec<f64> {
+        let here = first..first + g.len();
+        if let Some(y) = self.y {
+            mask(g, &y[here.clone()]);
+        }
+        let products = Products { g, x: &self.x[here], mean: &self.means[group] };
+        sum_blocks(0..products.g.len(), self.width, &products)
+    }
+}
+
 /// 0 where the ReLU's output `y` is 0.
 #[inline(always)]
 fn mask<T: Number>(g: &mut [T], y: &[T]) {
     for (g, y) in g.iter_mut().zip(y) {
-        *g = if y.widen() > T::Wide::ZERO { *g } else { T::narrow(T::Wide::ZERO) };
+        *g = if y.is_positive() { *g } else { T::narrow(T::Wide::ZERO) };
     }
 }
 
-/// Σg and Σg·(x − mean).
-#[inline(always)]
-fn stretch_sums<T: Number>(g: &[T], x: &[T], mean: &[T::Wide], width: usize) -> Vec<f64> {
-    sum_blocks::<T::Wide>(g.len(), width, |range, first, second| {
-        for (g, x) in g[range.clone()].chunks(mean.len()).zip(x[range].chunks(mean.len())) {
+/// g and g·(x − mean).
+struct Products<'a, T: Number> {
+    g: &'a [T],
+    x: &'a [T],
+    mean: &'a [T::Wide],
+}
+
+impl<T: Number> Terms<T::Wide> for Products<'_, T> {
+    #[inline(always)]
+    fn add(&self, elements: Range<usize>, first: &mut [T::Wide], second: &mut [T::Wide]) {
+        let width = self.mean.len();
+        let rows = self.g[elements.clone()].chunks(width).zip(self.x[elements].chunks(width));
+        for (g, x) in rows {
             let sums = first.iter_mut().zip(&mut *second);
-            for ((((a, b), g), x), &mean) in sums.zip(g).zip(x).zip(mean) {
+            for ((((a, b), g), x), &mean) in sums.zip(g).zip(x).zip(self.mean) {
                 *a = *a + g.widen();
                 *b = *b + g.widen() * (x.widen() - mean);
             }
         }
-    })
+    }
 }
 
 pub(in crate::kernels) fn input_gradient<T: Number>(
@@ -66,16 +91,30 @@ pub(in crate::kernels) fn input_gradient<T: Number>(
     let (mean, inv_std) = (host::<f64>(&moments.mean), host::<f64>(&moments.inv_std));
     let width = gamma.len();
     let of_groups = mean.chunks(width).zip(inv_std.chunks(width)).zip(sums.chunks(2 * width));
-    let lines: Vec<Line<T::Wide>> = of_groups
+    let lines = of_groups
         .map(|((mean, inv_std), sums)| Line::new((mean, inv_std), gamma, sums, count))
         .collect();
-    let groups = lines.len();
-    let (g, x_data) = (host::<T>(g), host::<T>(x));
+    let kernel = InputGradient { g: host::<T>(g), x: host::<T>(x), lines };
     let mut dx = like(x);
-    for_each_stretch(host_mut::<T>(&mut dx), groups, width, |first, group, dx| {
-        lines[group].apply(&g[first..][..dx.len()], &x_data[first..][..dx.len()], dx);
-    });
+    for_each_stretch(host_mut::<T>(&mut dx), kernel.lines.len(), width, &kernel);
     dx
+}
+
+/// dx from g and x.
+struct InputGradient<'a, T: Number> {
+    g: &'a [T],
+    x: &'a [T],
+    /// Of each group.
+    lines: Vec<Line<T::Wide>>,
+}
+
+impl<T: Number> Walk<T> for InputGradient<'_, T> {
+    type Left = ();
+    #[inline(always)]
+    fn walk(&self, first: usize, group: usize, dx: &mut [T]) {
+        let here = first..first + dx.len();
+        self.lines[group].apply(&self.g[here.clone()], &self.x[here], dx);
+    }
 }
 
 /// dx = a·g + b·(x − mean) + d, with everything that does not depend on the row in a, b and d; tiled.

@@ -2,7 +2,9 @@
 
 use tch::Tensor;
 
-use super::rows::{as_sums, for_each_stretch, sum_rows, tiled};
+use std::ops::Range;
+
+use super::rows::{Terms, Walk, as_sums, for_each_stretch, sum_rows, tiled};
 use crate::kernels::number::{Number, Wide};
 use crate::kernels::{After, Moments, Sums, channels, like};
 use crate::tensor::{host, host_mut};
@@ -19,15 +21,7 @@ pub(in crate::kernels) fn sums<T: Number>(x: &Tensor, groups: usize) -> Sums {
 /// Σx and Σx² of one group.
 fn group_sums<T: Number>(rows: &[T], width: usize) -> Vec<f64> {
     let origin: Vec<T::Wide> = tiled(rows[..width].iter().map(|x| x.widen().to_f64()));
-    let around = sum_rows::<T::Wide>(rows.len(), width, |range, first, second| {
-        for row in rows[range].chunks(origin.len()) {
-            for (((a, b), x), &o) in first.iter_mut().zip(&mut *second).zip(row).zip(&origin) {
-                let d = x.widen() - o;
-                *a = *a + d;
-                *b = *b + d * d;
-            }
-        }
-    });
+    let around = sum_rows(rows.len(), width, &Around { rows, origin: &origin });
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 rows")]
     let count = (rows.len() / width) as f64;
     let (sum, square) = around.split_at(width);
@@ -37,51 +31,78 @@ fn group_sums<T: Number>(rows: &[T], width: usize) -> Vec<f64> {
     first.chain(second).collect()
 }
 
+/// x − o and (x − o)².
+struct Around<'a, T: Number> {
+    rows: &'a [T],
+    origin: &'a [T::Wide],
+}
+
+impl<T: Number> Terms<T::Wide> for Around<'_, T> {
+    #[inline(always)]
+    fn add(&self, elements: Range<usize>, first: &mut [T::Wide], second: &mut [T::Wide]) {
+        for row in self.rows[elements].chunks(self.origin.len()) {
+            let sums = first.iter_mut().zip(&mut *second);
+            for (((a, b), x), &origin) in sums.zip(row).zip(self.origin) {
+                let d = x.widen() - origin;
+                *a = *a + d;
+                *b = *b + d * d;
+            }
+        }
+    }
+}
+
 pub(in crate::kernels) fn normalize<T: Number>(
     x: &Tensor,
     moments: &Moments,
     affine: (&Tensor, &Tensor),
     after: After<'_>,
 ) -> Tensor {
-    let affine = Affine::<T::Wide>::new(moments, affine);
-    let data = host::<T>(x);
     let (relu_follows, residual) = match after {
         After::Nothing => (false, None),
         After::Relu => (true, None),
         After::AddRelu(residual) => (true, Some(host::<T>(residual))),
     };
     let mut y = like(x);
-    let (out, groups, width) = (host_mut::<T>(&mut y), affine.groups.len(), affine.width);
-    for_each_stretch(out, groups, width, |first, group, y| {
-        let (line, x) = (&affine.groups[group], &data[first..][..y.len()]);
-        match residual {
-            Some(residual) => line.apply_and_add(y, x, &residual[first..][..y.len()]),
-            None if relu_follows => line.apply(y, x, relu),
-            None => line.apply(y, x, |z| z),
-        }
-    });
+    let lines = lines(moments, affine);
+    let kernel = Normalize { x: host::<T>(x), lines, residual, relu_follows };
+    for_each_stretch(host_mut::<T>(&mut y), kernel.lines.len(), channels(x), &kernel);
     y
 }
 
-/// Batch norm of every channel as one multiplication and one addition, per group.
-struct Affine<W> {
-    width: usize,
-    groups: Vec<Line<W>>,
+/// Normalization, and what follows it.
+struct Normalize<'a, T: Number> {
+    x: &'a [T],
+    /// Of each group.
+    lines: Vec<Line<T::Wide>>,
+    residual: Option<&'a [T]>,
+    relu_follows: bool,
 }
 
-impl<W: Wide> Affine<W> {
-    fn new(moments: &Moments, (gamma, beta): (&Tensor, &Tensor)) -> Self {
-        let (gamma, beta) = (host::<f64>(gamma), host::<f64>(beta));
-        let width = gamma.len();
-        let inv_std = host::<f64>(&moments.inv_std).chunks(width);
-        let means = host::<f64>(&moments.mean).chunks(width).zip(inv_std);
-        let groups = means.map(|(mean, inv_std)| {
-            let scale = |c: usize| gamma[c] * inv_std[c];
-            let shift = |c: usize| beta[c] - mean[c] * scale(c);
-            Line { scale: tiled((0..width).map(scale)), shift: tiled((0..width).map(shift)) }
-        });
-        Self { width, groups: groups.collect() }
+impl<T: Number> Walk<T> for Normalize<'_, T> {
+    type Left = ();
+    #[inline(always)]
+    fn walk(&self, first: usize, group: usize, y: &mut [T]) {
+        let (line, x) = (&self.lines[group], &self.x[first..][..y.len()]);
+        match self.residual {
+            Some(residual) => line.apply_and_add(y, x, &residual[first..][..y.len()]),
+            None if self.relu_follows => line.apply(y, x, relu),
+            None => line.apply(y, x, |z| z),
+        }
     }
+}
+
+/// Batch norm of every channel as one multiplication and one addition, per group.
+fn lines<W: Wide>(moments: &Moments, (gamma, beta): (&Tensor, &Tensor)) -> Vec<Line<W>> {
+    let (gamma, beta) = (host::<f64>(gamma), host::<f64>(beta));
+    let width = gamma.len();
+    let inv_std = host::<f64>(&moments.inv_std).chunks(width);
+    let means = host::<f64>(&moments.mean).chunks(width).zip(inv_std);
+    let of_group = |(mean, inv_std): (&[f64], &[f64])| {
+        let scale = |c: usize| gamma[c] * inv_std[c];
+        let shift = |c: usize| beta[c] - mean[c] * scale(c);
+        Line { scale: tiled((0..width).map(scale)), shift: tiled((0..width).map(shift)) }
+    };
+    means.map(of_group).collect()
 }
 
 /// Scale and shift of every channel, tiled.

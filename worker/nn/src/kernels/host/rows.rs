@@ -5,12 +5,13 @@
 //! (chosen at run time); the arithmetic is the same element by element, so results do not depend on those
 //! either.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
-use pulp::Arch;
+use pulp::{Arch, NullaryFnOnce};
 use tch::Tensor;
 
-use crate::kernels::Sums;
+use crate::kernels;
 use crate::kernels::number::Wide;
 use crate::store::signed;
 use crate::tensor::{parallel_chunks, parallel_map};
@@ -41,57 +42,96 @@ fn stretch_len(width: usize) -> usize {
     (STRETCH / block).max(1) * block
 }
 
-/// `body(first element, group, elements)` for every stretch of `data`, in parallel; what it returns, group
-/// by group. A group may end inside of a stretch, so each has stretches of its own.
-pub(super) fn for_each_stretch<T: Send, R: Send>(
+/// What is done with a stretch. A method and not a closure, since it must be `#[inline(always)]`: else it is compiled for the
+/// narrow vectors that every processor has.
+pub(super) trait Walk<T>: Sync {
+    /// What is left of a stretch.
+    type Left: Send;
+    /// `rows` begin at element `first`, and are of `group`.
+    fn walk(&self, first: usize, group: usize, rows: &mut [T]) -> Self::Left;
+}
+
+/// Walks every stretch of `data`, in parallel; what is left of them, group by group. A group may end inside of a
+/// stretch, so each has stretches of its own.
+pub(super) fn for_each_stretch<T: Send, K: Walk<T>>(
     data: &mut [T],
     groups: usize,
     width: usize,
-    body: impl Fn(usize, usize, &mut [T]) -> R + Sync,
-) -> Vec<Vec<R>> {
+    kernel: &K,
+) -> Vec<Vec<K::Left>> {
     let (group_len, stretch) = (data.len() / groups, stretch_len(width));
     let of_group = |(group, rows): (usize, &mut [T])| {
         parallel_chunks(rows, stretch, |index, rows| {
             let first = group * group_len + index * stretch;
-            Arch::new().dispatch(|| body(first, group, rows))
+            Arch::new().dispatch(Stretch { kernel, first, group, rows })
         })
     };
     data.chunks_mut(group_len).enumerate().map(of_group).collect()
 }
 
-/// Two sums per channel over `len` elements, in parallel: `add` as in [`sum_blocks`].
-pub(super) fn sum_rows<W: Wide>(
-    len: usize,
-    width: usize,
-    add: impl Fn(Range<usize>, &mut [W], &mut [W]) + Sync,
-) -> Vec<f64> {
+/// One call of [`Walk::walk`].
+struct Stretch<'a, T, K> {
+    kernel: &'a K,
+    first: usize,
+    group: usize,
+    rows: &'a mut [T],
+}
+
+impl<T, K: Walk<T>> NullaryFnOnce for Stretch<'_, T, K> {
+    type Output = K::Left;
+    #[inline(always)]
+    fn call(self) -> K::Left {
+        self.kernel.walk(self.first, self.group, self.rows)
+    }
+}
+
+/// Two numbers for every element, to be summed over rows. `#[inline(always)]` as [`Walk`].
+pub(super) trait Terms<W>: Sync {
+    /// Adds those of some elements to two accumulators as wide as a tiled row.
+    fn add(&self, elements: Range<usize>, first: &mut [W], second: &mut [W]);
+}
+
+/// Two sums per channel over `len` elements, in parallel, `[which][channel]`.
+pub(super) fn sum_rows<W: Wide>(len: usize, width: usize, terms: &impl Terms<W>) -> Vec<f64> {
     let stretch = stretch_len(width);
     let parts = parallel_map(len.div_ceil(stretch), |index| {
-        let first = index * stretch;
-        let shifted = |range: Range<usize>| first + range.start..first + range.end;
-        Arch::new().dispatch(|| {
-            let len = stretch.min(len - first);
-            sum_blocks::<W>(len, width, |range, a, b| add(shifted(range), a, b))
-        })
+        let elements = index * stretch..len.min((index + 1) * stretch);
+        Arch::new().dispatch(Sums { terms, elements, width, wide: PhantomData })
     });
     total(parts)
 }
 
-/// Two sums per channel over the rows of one stretch, `[which][channel]`: `add` takes a range of elements
-/// and adds it to two accumulators as wide as a tiled row; blocks are then added in f64.
+/// One call of [`sum_blocks`].
+struct Sums<'a, W, S> {
+    terms: &'a S,
+    elements: Range<usize>,
+    width: usize,
+    wide: PhantomData<W>,
+}
+
+impl<W: Wide, S: Terms<W>> NullaryFnOnce for Sums<'_, W, S> {
+    type Output = Vec<f64>;
+    #[inline(always)]
+    fn call(self) -> Vec<f64> {
+        sum_blocks(self.elements, self.width, self.terms)
+    }
+}
+
+/// Two sums per channel over the rows of one stretch, `[which][channel]`: blocks of rows in the element's arithmetic, which
+/// are then added in f64.
 #[inline(always)]
 pub(super) fn sum_blocks<W: Wide>(
-    len: usize,
+    elements: Range<usize>,
     width: usize,
-    add: impl Fn(Range<usize>, &mut [W], &mut [W]),
+    terms: &impl Terms<W>,
 ) -> Vec<f64> {
     let tiled = tiles(width) * width;
     let mut total = vec![0.0; 2 * width];
     let mut block = vec![W::ZERO; 2 * tiled];
-    for from in (0..len).step_by(BLOCK * tiled) {
+    for from in elements.clone().step_by(BLOCK * tiled) {
         block.fill(W::ZERO);
         let (first, second) = block.split_at_mut(tiled);
-        add(from..len.min(from + BLOCK * tiled), first, second);
+        terms.add(from..elements.end.min(from + BLOCK * tiled), first, second);
         for (sums, tiles) in total.chunks_mut(width).zip(block.chunks(tiled)) {
             for tile in tiles.chunks(width) {
                 sums.iter_mut().zip(tile).for_each(|(sum, x)| *sum += x.to_f64());
@@ -102,7 +142,7 @@ pub(super) fn sum_blocks<W: Wide>(
 }
 
 /// Sums as they are laid out, as the tensor that travels.
-pub(super) fn as_sums(values: &[f64], width: usize) -> Sums {
+pub(super) fn as_sums(values: &[f64], width: usize) -> kernels::Sums {
     Tensor::from_slice(values).view([-1, 2, signed(width)])
 }
 

@@ -1,27 +1,41 @@
 //! The optimizer's pass over weights, momentum and gradient.
 
+use std::ops::Range;
+
 use tch::Tensor;
 
-use super::rows::{STRETCH, sum_rows};
+use super::rows::{STRETCH, Terms, sum_rows};
 use crate::kernels::Move;
 use crate::kernels::number::{Number, Wide};
 use crate::tensor::{host, host_mut, parallel_chunks};
 
 /// ‖θ‖ and ‖g + decay·θ‖.
 fn norms<T: Number>(theta: &[T], gradient: &[T], decay: f64) -> [f64; 2] {
-    let decay = T::Wide::from_f64(decay);
-    let squares = sum_rows::<T::Wide>(theta.len(), 1, |range, first, second| {
-        let rows = theta[range.clone()].chunks(first.len());
-        for (theta, gradient) in rows.zip(gradient[range].chunks(first.len())) {
+    let squares = Squares { theta, gradient, decay: T::Wide::from_f64(decay) };
+    let sums = sum_rows(theta.len(), 1, &squares);
+    [sums[0].sqrt(), sums[1].sqrt()]
+}
+
+/// θ² and (g + decay·θ)².
+struct Squares<'a, T: Number> {
+    theta: &'a [T],
+    gradient: &'a [T],
+    decay: T::Wide,
+}
+
+impl<T: Number> Terms<T::Wide> for Squares<'_, T> {
+    #[inline(always)]
+    fn add(&self, elements: Range<usize>, first: &mut [T::Wide], second: &mut [T::Wide]) {
+        let rows = self.theta[elements.clone()].chunks(first.len());
+        for (theta, gradient) in rows.zip(self.gradient[elements].chunks(first.len())) {
             let sums = first.iter_mut().zip(&mut *second);
             for (((a, b), theta), g) in sums.zip(theta).zip(gradient) {
-                let g = g.widen() + decay * theta.widen();
+                let g = g.widen() + self.decay * theta.widen();
                 *a = *a + theta.widen() * theta.widen();
                 *b = *b + g * g;
             }
         }
-    });
-    [squares[0].sqrt(), squares[1].sqrt()]
+    }
 }
 
 pub(in crate::kernels) fn update<T: Number>(
