@@ -3,14 +3,15 @@
 //! ```text
 //!  coordinator ◀──gRPC──▶ session.rs ◀──border.rs──▶ trainer.rs ──▶ lockstep_nn::step
 //!                          (async)                    │   ▲
-//!                                        lockstep_data::Loader   lockstep_collective, through world.rs
+//!                    lockstep_data, through feed.rs   lockstep_collective, through world.rs
 //! ```
 //!
 //! * [`cli`]: arguments; [`run()`]: one worker from start to end; `place.rs`: which one of its job it is;
 //!   `supervisor.rs`: several on one machine;
 //! * `trainer.rs`: the one loop of this process; `world.rs`, `backend.rs`, `held.rs`: forming a world and agreeing on a
 //!   state;
-//!   `told.rs`: what it hears of its world; `one_step.rs`: a batch; `watched.rs`: what heartbeats tell of the collectives;
+//!   `told.rs`: what it hears of its world; `feed.rs`: batches, a step ahead; `one_step.rs`: one of them;
+//!   `watched.rs`: what heartbeats tell of the collectives;
 //! * [`checkpoint`], `archive.rs`: the state on disk; `audit.rs`: one step, for others to recompute;
 //!   `applied_log.rs`: what every step consumed;
 //!   `tensor_file.rs`: the format of both;

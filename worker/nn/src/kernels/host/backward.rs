@@ -65,7 +65,8 @@ struct Products<'a, T: Number> {
     mean: &'a [T::Wide],
 }
 
-impl<T: Number> Terms<T::Wide> for Products<'_, T> {
+impl<T: Number> Terms for Products<'_, T> {
+    type Wide = T::Wide;
     #[inline(always)]
     fn add(&self, elements: Range<usize>, first: &mut [T::Wide], second: &mut [T::Wide]) {
         let width = self.mean.len();

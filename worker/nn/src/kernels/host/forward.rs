@@ -1,8 +1,8 @@
 //! Sums for the statistics, normalization, and what follows it.
 
-use tch::Tensor;
-
 use std::ops::Range;
+
+use tch::Tensor;
 
 use super::rows::{Terms, Walk, as_sums, for_each_stretch, sum_rows, tiled};
 use crate::kernels::number::{Number, Wide};
@@ -37,7 +37,8 @@ struct Around<'a, T: Number> {
     origin: &'a [T::Wide],
 }
 
-impl<T: Number> Terms<T::Wide> for Around<'_, T> {
+impl<T: Number> Terms for Around<'_, T> {
+    type Wide = T::Wide;
     #[inline(always)]
     fn add(&self, elements: Range<usize>, first: &mut [T::Wide], second: &mut [T::Wide]) {
         for row in self.rows[elements].chunks(self.origin.len()) {

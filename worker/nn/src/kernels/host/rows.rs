@@ -5,13 +5,12 @@
 //! (chosen at run time); the arithmetic is the same element by element, so results do not depend on those
 //! either.
 
-use std::marker::PhantomData;
 use std::ops::Range;
 
 use pulp::{Arch, NullaryFnOnce};
 use tch::Tensor;
 
-use crate::kernels;
+use crate::kernels::Sums;
 use crate::kernels::number::Wide;
 use crate::store::signed;
 use crate::tensor::{parallel_chunks, parallel_map};
@@ -86,30 +85,31 @@ impl<T, K: Walk<T>> NullaryFnOnce for Stretch<'_, T, K> {
 }
 
 /// Two numbers for every element, to be summed over rows. `#[inline(always)]` as [`Walk`].
-pub(super) trait Terms<W>: Sync {
+pub(super) trait Terms: Sync {
+    /// What a block is summed in.
+    type Wide: Wide;
     /// Adds those of some elements to two accumulators as wide as a tiled row.
-    fn add(&self, elements: Range<usize>, first: &mut [W], second: &mut [W]);
+    fn add(&self, elements: Range<usize>, first: &mut [Self::Wide], second: &mut [Self::Wide]);
 }
 
 /// Two sums per channel over `len` elements, in parallel, `[which][channel]`.
-pub(super) fn sum_rows<W: Wide>(len: usize, width: usize, terms: &impl Terms<W>) -> Vec<f64> {
+pub(super) fn sum_rows(len: usize, width: usize, terms: &impl Terms) -> Vec<f64> {
     let stretch = stretch_len(width);
     let parts = parallel_map(len.div_ceil(stretch), |index| {
         let elements = index * stretch..len.min((index + 1) * stretch);
-        Arch::new().dispatch(Sums { terms, elements, width, wide: PhantomData })
+        Arch::new().dispatch(Blocks { terms, elements, width })
     });
     total(parts)
 }
 
 /// One call of [`sum_blocks`].
-struct Sums<'a, W, S> {
+struct Blocks<'a, S> {
     terms: &'a S,
     elements: Range<usize>,
     width: usize,
-    wide: PhantomData<W>,
 }
 
-impl<W: Wide, S: Terms<W>> NullaryFnOnce for Sums<'_, W, S> {
+impl<S: Terms> NullaryFnOnce for Blocks<'_, S> {
     type Output = Vec<f64>;
     #[inline(always)]
     fn call(self) -> Vec<f64> {
@@ -120,16 +120,12 @@ impl<W: Wide, S: Terms<W>> NullaryFnOnce for Sums<'_, W, S> {
 /// Two sums per channel over the rows of one stretch, `[which][channel]`: blocks of rows in the element's arithmetic, which
 /// are then added in f64.
 #[inline(always)]
-pub(super) fn sum_blocks<W: Wide>(
-    elements: Range<usize>,
-    width: usize,
-    terms: &impl Terms<W>,
-) -> Vec<f64> {
+pub(super) fn sum_blocks<S: Terms>(elements: Range<usize>, width: usize, terms: &S) -> Vec<f64> {
     let tiled = tiles(width) * width;
     let mut total = vec![0.0; 2 * width];
-    let mut block = vec![W::ZERO; 2 * tiled];
+    let mut block = vec![S::Wide::ZERO; 2 * tiled];
     for from in elements.clone().step_by(BLOCK * tiled) {
-        block.fill(W::ZERO);
+        block.fill(S::Wide::ZERO);
         let (first, second) = block.split_at_mut(tiled);
         terms.add(from..elements.end.min(from + BLOCK * tiled), first, second);
         for (sums, tiles) in total.chunks_mut(width).zip(block.chunks(tiled)) {
@@ -142,7 +138,7 @@ pub(super) fn sum_blocks<W: Wide>(
 }
 
 /// Sums as they are laid out, as the tensor that travels.
-pub(super) fn as_sums(values: &[f64], width: usize) -> kernels::Sums {
+pub(super) fn as_sums(values: &[f64], width: usize) -> Sums {
     Tensor::from_slice(values).view([-1, 2, signed(width)])
 }
 

@@ -23,7 +23,8 @@ struct Squares<'a, T: Number> {
     decay: T::Wide,
 }
 
-impl<T: Number> Terms<T::Wide> for Squares<'_, T> {
+impl<T: Number> Terms for Squares<'_, T> {
+    type Wide = T::Wide;
     #[inline(always)]
     fn add(&self, elements: Range<usize>, first: &mut [T::Wide], second: &mut [T::Wide]) {
         let rows = self.theta[elements.clone()].chunks(first.len());
