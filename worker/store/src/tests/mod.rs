@@ -5,6 +5,7 @@ mod hiding;
 mod server;
 mod sharing;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -107,11 +108,14 @@ fn shard_bytes(set: &Path) -> u64 {
     manifest.shards().iter().map(|shard| shard.bytes).max().unwrap()
 }
 
-/// Lengths of what the cache holds, lock file left out.
+/// Lengths of what the cache holds, lock file left out. Counted under the lock, as files get their names
+/// under it: a listing beside that can show a shard twice, as the partial file it was and as the whole one.
 fn cached(folder: &Path) -> Vec<u64> {
-    let Ok(listed) = std::fs::read_dir(folder) else { return Vec::new() };
-    listed
-        .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
+    let Ok(lock) = File::open(folder.join(".lock")) else { return Vec::new() };
+    lock.lock().unwrap();
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
         .filter(|len| *len > 0)
         .collect()
 }
