@@ -39,7 +39,9 @@ fn the_printed_configuration_names_origins() {
 fn nobody_to_ask_for_a_status_is_an_error_that_may_pass() {
     let output = coordinator(&["status", "--addr", "http://127.0.0.1:1"]);
     assert_eq!(output.status.code(), Some(75));
-    assert!(stderr(&output).contains("cannot reach the coordinator at http://127.0.0.1:1"));
+    let error = stderr(&output);
+    assert!(error.contains("cannot reach the coordinator at http://127.0.0.1:1"), "{error}");
+    assert_eq!(error.matches("Connection refused").count(), 1, "{error}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         (None, None) => unreachable!("without a command, clap insists on what training needs"),
     };
     done.unwrap_or_else(|error| {
-        drop(writeln!(std::io::stderr(), "error: {error:#}"));
+        drop(writeln!(std::io::stderr(), "error: {}", telemetry::chain(error.as_ref())));
         commands::failure(&error)
     })
 }

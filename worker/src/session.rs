@@ -15,6 +15,7 @@ use lockstep_proto::{
     CoordinatorMessage, Destination, Dismiss, Exit, Goodbye, Hello, SessionClient, SessionError,
     SessionMessages, SessionSender, Verdict, Welcome, WorkerMessage,
 };
+use lockstep_service::telemetry::chain;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::border::{Order, SessionEnd, Shared, WORDS};
@@ -96,7 +97,8 @@ async fn connect(
                 return Err(SessionFailure::Unreachable { address, waited, source: error });
             }
             Verdict::Retry => {
-                tracing::warn!(%error, again_in = ?pause, waited = ?waited, "no coordinator yet");
+                let error = chain(&error); // a name that does not resolve, or nobody there
+                tracing::warn!(error, again_in = ?pause, waited = ?waited, "no coordinator yet");
             }
         }
         sleep(pause).await;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use lockstep_proto::{Exit, SessionError, Verdict};
 
+use crate::telemetry::chain;
+
 /// An error that ends the process, and how.
 #[derive(Debug)]
 pub struct Failure {
@@ -43,7 +45,7 @@ impl From<SessionError> for Failure {
 pub fn conclude(result: Result<Exit, Failure>) -> ExitCode {
     let exit = result.unwrap_or_else(|failure| {
         // Where stderr is closed, the exit code still tells.
-        drop(writeln!(std::io::stderr(), "error: {:#}", failure.error));
+        drop(writeln!(std::io::stderr(), "error: {}", chain(failure.error.as_ref())));
         failure.exit
     });
     ExitCode::from(exit.code())

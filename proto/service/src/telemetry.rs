@@ -49,9 +49,13 @@ pub fn init_with(format: LogFormat, extra: Option<ExtraLayer>) -> anyhow::Result
     started.map_err(|error| anyhow::anyhow!("start logging: {error}"))
 }
 
-/// An error and all that it is due to, in one line: a log of JSON lines would keep the first only.
+/// An error and all that it is due to, in one line: a log of JSON lines would keep the first only. Some errors end
+/// with the words of their cause, which are then not said again.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    anyhow::Chain::new(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let add = |text: String, cause: String| {
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    };
+    anyhow::Chain::new(error).map(ToString::to_string).reduce(add).unwrap_or_default()
 }
 
 /// Stderr; on a terminal, a log line first clears the live line it would be appended to.
