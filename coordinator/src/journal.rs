@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::Context;
 use lockstep_core::Record;
 use lockstep_proto::RunEvent;
+use lockstep_service::telemetry::chain;
 
 use crate::store::Store;
 
@@ -45,10 +46,8 @@ impl Journal {
         if let Err(error) = &written
             && !self.failing
         {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "cannot store events; the list will have a gap"
-            );
+            let error = chain(error.as_ref());
+            tracing::warn!(error, "cannot store events; the list will have a gap");
         }
         self.failing = written.is_err();
     }

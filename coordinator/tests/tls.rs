@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use lockstep_proto::{Exit, SessionClient, SessionError, StatusClient, Verdict};
+use lockstep_service::telemetry::chain;
 use lockstep_service::tls_args::ClientTlsArgs;
 use support::certificates::{Authority, Signed, Validity};
 use support::process::{Process, log_of};
@@ -251,14 +252,4 @@ impl Guarded {
 
 async fn asked(args: &[String]) -> Result<String, lockstep_service::exit::Failure> {
     ask(&args.iter().map(String::as_str).collect::<Vec<_>>()).await
-}
-
-fn chain(error: &SessionError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

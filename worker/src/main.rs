@@ -1,11 +1,10 @@
 //! The `worker` program: arguments, logging, [`worker::run`], exit code.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser;
-use lockstep_service::exit::{Failure, conclude, usage};
+use lockstep_service::exit::{Failure, conclude, say, usage};
 use lockstep_service::telemetry;
 use worker::Meters;
 use worker::cli::{Cli, Command};
@@ -42,7 +41,7 @@ fn main() -> ExitCode {
         (None, None) => unreachable!("without a command, clap insists on what training needs"),
     };
     done.unwrap_or_else(|error| {
-        drop(writeln!(std::io::stderr(), "error: {}", telemetry::chain(error.as_ref())));
+        say(&error);
         commands::failure(&error)
     })
 }

@@ -41,14 +41,19 @@ impl From<SessionError> for Failure {
     }
 }
 
-/// The process's exit code. An error is printed to stderr with its causes, here and nowhere else.
+/// The process's exit code. An error is [said](say).
 pub fn conclude(result: Result<Exit, Failure>) -> ExitCode {
     let exit = result.unwrap_or_else(|failure| {
-        // Where stderr is closed, the exit code still tells.
-        drop(writeln!(std::io::stderr(), "error: {}", chain(failure.error.as_ref())));
+        say(&failure.error);
         failure.exit
     });
     ExitCode::from(exit.code())
+}
+
+/// Prints the error that ends the process to stderr, with its causes.
+pub fn say(error: &anyhow::Error) {
+    // Where stderr is closed, the exit code still tells.
+    drop(writeln!(std::io::stderr(), "error: {}", chain(error.as_ref())));
 }
 
 /// Prints what clap has to say, and how the process then exits: help and version are no faults, anything
